@@ -1,0 +1,251 @@
+//! A wire in virtual time: every transaction takes as long as the table says.
+
+use super::*;
+
+fn table(intervals: &[u64]) -> Timetable {
+    Timetable {
+        groups: intervals.iter().map(|ms| Some(Rhythm { interval_ms: *ms, phase_ms: None })).collect(),
+        after_failures: 3,
+        probe_min_ms: 1_000,
+        probe_max_ms: 8_000,
+        busy_retries: 2,
+        init: false,
+    }
+}
+
+/// Runs the wire until `end`; a healthy transaction takes `cost`, a dead device's takes `timeout`. Gives every action
+/// with the tick it began at.
+fn run(
+    poll: &mut Poll,
+    from: u64,
+    end: u64,
+    cost: u64,
+    timeout: u64,
+    dead: &dyn Fn(usize, u64) -> bool,
+) -> Vec<(u64, Action)> {
+    let mut now = from;
+    let mut log = Vec::new();
+    while now < end {
+        let action = poll.next(now);
+        let ends = |device: usize| if dead(device, now) { now + timeout } else { now + cost };
+        match action {
+            Action::Wait(until) => {
+                now = until.unwrap_or(end).max(now + 1);
+                continue;
+            }
+            Action::Read(job) => {
+                let failed = dead(job.device, now);
+                log.push((now, action));
+                now = ends(job.device);
+                poll.on_read(job, if failed { ReadEnd::Failed } else { ReadEnd::Done }, now);
+            }
+            Action::Write { device } => {
+                let answered = !dead(device, now);
+                log.push((now, action));
+                now = ends(device);
+                poll.on_write(device, answered, now);
+                poll.set_write(device, None);
+            }
+            Action::Init { device } => {
+                let answered = !dead(device, now);
+                log.push((now, action));
+                now = ends(device);
+                poll.on_init(device, answered, now);
+            }
+            Action::Probe { device } => {
+                let answered = !dead(device, now);
+                log.push((now, action));
+                now = ends(device);
+                poll.on_probe(device, answered, now);
+            }
+        }
+    }
+    log
+}
+
+fn alive(_: usize, _: u64) -> bool {
+    false
+}
+
+fn reads(log: &[(u64, Action)], device: usize, group: usize) -> Vec<u64> {
+    log.iter().filter(|(_, action)| *action == Action::Read(Job { device, group })).map(|(at, _)| *at).collect()
+}
+
+#[test]
+fn groups_are_read_at_once_and_then_on_a_shared_grid() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[100]), 30);
+    let b = poll.add(table(&[100]), 30);
+    let log = run(&mut poll, 30, 500, 2, 0, &alive);
+    assert_eq!(reads(&log, a, 0), [30, 100, 200, 300, 400]);
+    assert_eq!(reads(&log, b, 0), [32, 102, 202, 302, 402]);
+}
+
+#[test]
+fn slow_groups_are_spread_over_the_ticks_of_the_fast_ones() {
+    let mut poll = Poll::new();
+    let devices: Vec<usize> = (0..4).map(|_| poll.add(table(&[100, 1_000]), 0)).collect();
+    let log = run(&mut poll, 5, 2_300, 1, 0, &alive);
+    let mut ticks = Vec::new();
+    for device in devices {
+        let slow = reads(&log, device, 1);
+        let tick = slow[1] / 100 * 100;
+        ticks.push(tick % 1_000);
+        assert!(slow[1] % 100 < 10, "a slow read wakes with the fast ones: {slow:?}");
+        assert_eq!(slow[2] / 100 * 100, tick + 1_000);
+    }
+    assert_eq!(ticks, [0, 100, 200, 300], "no two slow groups on one tick");
+}
+
+#[test]
+fn an_explicit_phase_is_kept() {
+    let mut poll = Poll::new();
+    let mut with_phase = table(&[1_000]);
+    with_phase.groups = vec![Some(Rhythm { interval_ms: 1_000, phase_ms: Some(250) })];
+    let a = poll.add(with_phase, 0);
+    let log = run(&mut poll, 0, 3_000, 1, 0, &alive);
+    assert_eq!(reads(&log, a, 0), [0, 250, 1_250, 2_250]);
+}
+
+#[test]
+fn an_overloaded_wire_serves_everybody_and_counts_what_it_skips() {
+    let mut poll = Poll::new();
+    let devices: Vec<usize> = (0..10).map(|_| poll.add(table(&[1_000]), 0)).collect();
+    let log = run(&mut poll, 0, 30_000, 300, 0, &alive);
+    for device in devices {
+        let at = reads(&log, device, 0);
+        assert_eq!(at.len(), 10, "device {device}: {at:?}");
+        assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 3_000), "{at:?}");
+        // Thirty ticks passed, ten were served.
+        assert!((17..=20).contains(&poll.missed(device)), "{}", poll.missed(device));
+    }
+}
+
+#[test]
+fn a_missed_tick_is_never_made_up_for() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[100]), 0);
+    let Action::Read(job) = poll.next(0) else { panic!("a read is due") };
+    poll.on_read(job, ReadEnd::Done, 950);
+    let log = run(&mut poll, 950, 1_250, 1, 0, &alive);
+    assert_eq!(reads(&log, a, 0), [950, 1_000, 1_100, 1_200]);
+    assert_eq!(poll.missed(a), 8);
+}
+
+#[test]
+fn a_write_goes_after_the_transaction_and_not_after_the_cycle() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[1_000]), 0);
+    let b = poll.add(table(&[1_000]), 0);
+    let Action::Read(job) = poll.next(0) else { panic!("a read is due") };
+    poll.set_write(b, Some(50));
+    poll.set_write(a, Some(80));
+    poll.on_read(job, ReadEnd::Part, 280);
+    assert_eq!(poll.next(280), Action::Write { device: b });
+    poll.on_write(b, true, 300);
+    poll.set_write(b, None);
+    assert_eq!(poll.next(300), Action::Write { device: a });
+    poll.on_write(a, true, 320);
+    poll.set_write(a, None);
+    assert_eq!(poll.next(320), Action::Read(job), "then the cycle goes on where it was");
+}
+
+#[test]
+fn a_dead_device_is_probed_from_min_to_max_and_costs_one_time_out_a_probe() {
+    let mut poll = Poll::new();
+    let dead = poll.add(table(&[100, 1_000]), 0);
+    let live = poll.add(table(&[100]), 0);
+    let log = run(&mut poll, 0, 60_000, 2, 500, &|device, _| device == 0);
+    let probes: Vec<u64> =
+        log.iter().filter(|(_, action)| *action == Action::Probe { device: dead }).map(|(at, _)| *at).collect();
+    let pauses: Vec<u64> = probes.windows(2).map(|pair| pair[1] - pair[0] - 500).collect();
+    for (pause, expected) in pauses.iter().zip([2_000, 4_000, 8_000, 8_000, 8_000]) {
+        assert!((expected..expected + 5).contains(pause), "{pauses:?}");
+    }
+    let before = log.iter().filter(|(_, action)| matches!(action, Action::Read(job) if job.device == dead)).count();
+    assert_eq!(before, 3, "after three failures nothing but probes");
+    let gaps = reads(&log, live, 0);
+    assert!(gaps.windows(2).all(|pair| pair[1] - pair[0] <= 600), "never more than one time-out behind");
+    assert_eq!(poll.health(dead), Health::Offline);
+    assert_eq!(poll.health(live), Health::Online);
+}
+
+#[test]
+fn what_comes_back_gets_its_init_then_its_writes_then_its_polls() {
+    let mut poll = Poll::new();
+    let mut with_init = table(&[1_000]);
+    with_init.init = true;
+    let a = poll.add(with_init, 0);
+    let log = run(&mut poll, 0, 30_000, 2, 500, &|_, now| now < 20_000);
+    let mut poll_again = |from| run(&mut poll, from, from + 20_000, 2, 500, &|_, _| false);
+    let found = log.iter().position(|(at, action)| *at >= 20_000 && *action == Action::Probe { device: a }).unwrap();
+    let (probed, _) = log[found];
+    assert!(probed <= 28_500, "within the longest pause and one time-out: {probed}");
+    assert_eq!(log[found + 1].1, Action::Init { device: a });
+    assert!(matches!(log[found + 2].1, Action::Read(_)));
+    assert!(!poll_again(30_000).iter().any(|(_, action)| matches!(action, Action::Init { .. })), "init is sent once");
+}
+
+#[test]
+fn health_is_told_once_for_each_change() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[100]), 0);
+    let mut told = Vec::new();
+    let mut now = 0;
+    for answered in [true, true, false, false, false] {
+        let Action::Read(job) = (loop {
+            match poll.next(now) {
+                Action::Wait(until) => now = until.unwrap(),
+                action => break action,
+            }
+        }) else {
+            panic!("a read")
+        };
+        told.push(poll.on_read(job, if answered { ReadEnd::Done } else { ReadEnd::Failed }, now));
+    }
+    assert_eq!(told, [Some(Health::Online), None, None, None, Some(Health::Offline)]);
+    assert_eq!(poll.on_probe(a, false, now), None);
+    assert_eq!(poll.on_probe(a, true, now), Some(Health::Online));
+}
+
+#[test]
+fn a_busy_device_is_asked_again_with_a_pause_and_stays_online() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[1_000]), 0);
+    let b = poll.add(table(&[1_000]), 0);
+    let Action::Read(job) = poll.next(0) else { panic!("a read is due") };
+    assert!(poll.on_busy(a, 10));
+    assert_eq!(poll.next(10), Action::Read(Job { device: b, group: 0 }), "the others go on meanwhile");
+    poll.on_read(Job { device: b, group: 0 }, ReadEnd::Done, 12);
+    assert_eq!(poll.next(12), Action::Wait(Some(110)));
+    assert_eq!(poll.next(110), Action::Read(job));
+    assert!(poll.on_busy(a, 111));
+    assert_eq!(poll.next(311), Action::Read(job));
+    assert!(!poll.on_busy(a, 312), "two tries after the first, then it is given up");
+    assert_eq!(poll.on_read(job, ReadEnd::Done, 312), Some(Health::Online));
+}
+
+#[test]
+fn several_devices_can_be_under_way_at_one_time_but_never_one_device_twice() {
+    let mut poll = Poll::new();
+    for _ in 0..3 {
+        poll.add(table(&[100, 200]), 0);
+    }
+    assert!(matches!(poll.next(0), Action::Read(_)));
+    let along: Vec<usize> = std::iter::from_fn(|| poll.next_read(0)).map(|job| job.device).collect();
+    assert_eq!(along, [1, 2]);
+    assert_eq!(poll.next(0), Action::Wait(None), "everything is under way");
+}
+
+#[test]
+fn a_wire_that_returns_has_every_device_asked_at_once() {
+    let mut poll = Poll::new();
+    let a = poll.add(table(&[60_000]), 0);
+    let Action::Read(job) = poll.next(0) else { panic!("a read is due") };
+    poll.on_read(job, ReadEnd::Done, 1);
+    assert_eq!(poll.on_closed(), [a]);
+    assert!(poll.on_closed().is_empty(), "told once");
+    poll.on_open(5_000);
+    assert_eq!(poll.next(5_000), Action::Read(job));
+    assert_eq!(poll.on_read(job, ReadEnd::Done, 5_001), Some(Health::Online));
+}

@@ -1,0 +1,177 @@
+//! All the mappers of a configuration: one task for each wire, started, watched, given new devices, stopped.
+//!
+//! In: a configuration, and a way to make a bus for each wire. Out: running hosts. Must never disturb a wire that a new
+//! configuration leaves alone, nor let a task end unnoticed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocols::config::{Config, Connection, Device};
+use protocols::profile::Profile;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::host::{Host, Setup};
+use crate::modbus::port::ModbusPort;
+
+/// From the end of a task that should not have ended to its next start.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes the bus of a wire, by the connection's name; called again when its task has to be started again.
+pub type BusFactory = Arc<dyn Fn(&str) -> Bus + Send + Sync>;
+
+/// The running mappers of a configuration.
+pub struct Mappers {
+    wires: BTreeMap<String, Running>,
+    buses: BusFactory,
+    probes: Arc<[Arc<Profile>]>,
+    clock: Clock,
+    root: String,
+    stop: CancellationToken,
+}
+
+struct Running {
+    connection: Arc<Connection>,
+    devices: watch::Sender<Vec<Arc<Device>>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    restarts: watch::Receiver<u64>,
+}
+
+impl Mappers {
+    /// Starts a task for every wire of the configuration. `probes` are the profiles a scan tries to recognise, the
+    /// configured devices' own are added. Cancelling `stop` ends all; [`Mappers::stop`] waits for it.
+    pub fn start(config: &Config, buses: BusFactory, probes: &[Arc<Profile>], stop: CancellationToken) -> Self {
+        let mut all: Vec<Arc<Profile>> = probes.to_vec();
+        for device in &config.devices {
+            if !all.iter().any(|profile| profile.hash == device.profile.hash) {
+                all.push(Arc::clone(&device.profile));
+            }
+        }
+        let mut mappers = Self {
+            wires: BTreeMap::new(),
+            buses,
+            probes: all.into(),
+            clock: Clock::new(),
+            root: config.twin.root.clone(),
+            stop,
+        };
+        for connection in config.connections.values() {
+            mappers.begin(config, connection);
+        }
+        mappers
+    }
+
+    /// Makes a new configuration true: wires that are new begin, wires that are gone or defined differently end (and
+    /// begin again), the others get their new list of devices and leave untouched devices alone.
+    pub async fn reload(&mut self, config: &Config) {
+        let changed: Vec<String> = self
+            .wires
+            .iter()
+            .filter(|(name, running)| config.connections.get(*name).is_none_or(|new| *new != running.connection))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in changed {
+            if let Some(running) = self.wires.remove(&name) {
+                end(running).await;
+            }
+        }
+        for (name, connection) in &config.connections {
+            match self.wires.get(name) {
+                Some(running) => drop(running.devices.send_replace(devices_of(config, name))),
+                None => self.begin(config, connection),
+            }
+        }
+    }
+
+    /// Stops all wires and waits until they have ended; a transaction under way is finished first.
+    pub async fn stop(mut self) {
+        for running in self.wires.values() {
+            running.stop.cancel();
+        }
+        while let Some((_, running)) = self.wires.pop_first() {
+            end(running).await;
+        }
+    }
+
+    /// How often the task of each wire had to be started again after a fault of ours.
+    pub fn restarts(&self) -> BTreeMap<String, u64> {
+        self.wires.iter().map(|(name, running)| (name.clone(), *running.restarts.borrow())).collect()
+    }
+
+    fn begin(&mut self, config: &Config, connection: &Arc<Connection>) {
+        let (devices, _) = watch::channel(devices_of(config, &connection.name));
+        let stop = self.stop.child_token();
+        let (count, restarts) = watch::channel(0);
+        let wire = Wire {
+            connection: Arc::clone(connection),
+            buses: Arc::clone(&self.buses),
+            probes: Arc::clone(&self.probes),
+            clock: self.clock,
+            root: self.root.clone(),
+            devices: devices.clone(),
+            stop: stop.clone(),
+        };
+        let task = tokio::spawn(wire.watch_over(count));
+        let running = Running { connection: Arc::clone(connection), devices, stop, task, restarts };
+        self.wires.insert(connection.name.clone(), running);
+    }
+}
+
+/// What it takes to start a wire's host, again if need be.
+struct Wire {
+    connection: Arc<Connection>,
+    buses: BusFactory,
+    probes: Arc<[Arc<Profile>]>,
+    clock: Clock,
+    root: String,
+    devices: watch::Sender<Vec<Arc<Device>>>,
+    stop: CancellationToken,
+}
+
+impl Wire {
+    /// Runs the host; one that ends by itself has a fault, is told and counted, and begins anew.
+    async fn watch_over(self, restarts: watch::Sender<u64>) {
+        loop {
+            let host = Host::new(Setup {
+                connection: Arc::clone(&self.connection),
+                port: ModbusPort::new(Arc::clone(&self.connection)),
+                bus: (self.buses)(&self.connection.name),
+                root: self.root.clone(),
+                devices: self.devices.subscribe(),
+                probes: Arc::clone(&self.probes),
+                clock: self.clock,
+                stop: self.stop.clone(),
+            });
+            let ended = tokio::spawn(host.run()).await;
+            if self.stop.is_cancelled() {
+                return;
+            }
+            restarts.send_modify(|count| *count += 1);
+            let error = ended.err().map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
+            tracing::error!(connection = %self.connection.name, error, "a mapper ended and is started again");
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(RESTART_PAUSE) => {}
+            }
+        }
+    }
+}
+
+fn devices_of(config: &Config, connection: &str) -> Vec<Arc<Device>> {
+    config.devices.iter().filter(|device| device.connection == connection).map(Arc::clone).collect()
+}
+
+async fn end(running: Running) {
+    running.stop.cancel();
+    if let Err(error) = running.task.await {
+        tracing::error!(connection = %running.connection.name, %error, "a mapper's watch ended badly");
+    }
+}
+
+#[cfg(test)]
+mod tests;

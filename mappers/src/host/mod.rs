@@ -1,0 +1,592 @@
+//! The loop, written once: ask the timetable, use the port, publish what is worth it, apply what is wished.
+//!
+//! In: one wire's devices, a [`Port`], a [`Bus`]; deltas and requests from the bus. Out: `reported/set`, `status/set`,
+//! `desired/ack`, the wire's status, answers. One task owns one wire, so nothing here needs a lock. Must never know what
+//! a twin is, wait for a broker, or let one device hold up the others for longer than a transaction.
+
+mod acting;
+mod desired;
+mod link;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod voice;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocols::config::{Connection, Device, Wire};
+use protocols::message::{Delta, DesiredAck, DesiredOut, DesiredState, DeviceState, DeviceStatus};
+use protocols::poll::{Action, Health, Job, Poll, ReadEnd, Timetable};
+use protocols::profile::Profile;
+use protocols::topic::{TwinTopic, connection_request, connection_result, connection_status};
+use protocols::value::{Now, Reading, Value, Why};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Incoming, Message};
+use crate::clock::Clock;
+use crate::port::{Port, Sample, Step, StepEnd, silence};
+use desired::{Ack, is_kept};
+use link::{Link, Turn};
+use requests::Desk;
+use unit::Unit;
+use voice::Voice;
+
+/// Messages taken from the bus in one go; more wait until after the next transaction.
+const INCOMING_AT_ONCE: usize = 1_024;
+/// While acknowledgements are on their way, they are looked at this often, in milliseconds.
+const ACK_LOOK_MS: u64 = 100;
+/// The longest rest, in milliseconds: the wire's status is looked at that often.
+const REST_MS: u64 = 5_000;
+/// The longest pause between two tries to open a serial port, in milliseconds: an adapter that is plugged in again is
+/// polled within five seconds, its first answers included.
+const SERIAL_REOPEN_MS: u64 = 3_000;
+/// The longest pause between two tries to connect, in milliseconds.
+const TCP_REOPEN_MS: u64 = 30_000;
+
+/// One wire with its devices.
+pub struct Host<P> {
+    name: String,
+    clock: Clock,
+    port: P,
+    poll: Poll,
+    units: Vec<Option<Unit>>,
+    by_id: HashMap<String, usize>,
+    voice: Voice,
+    incoming: mpsc::Receiver<Incoming>,
+    listening: bool,
+    devices: watch::Receiver<Vec<Arc<Device>>>,
+    stop: CancellationToken,
+    link: Link,
+    desk: Desk,
+    probes: Arc<[Arc<Profile>]>,
+    acks: Vec<(usize, u64, Vec<usize>, oneshot::Receiver<bool>)>,
+    request_topic: String,
+    result_topic: String,
+    status_topic: String,
+}
+
+/// What a [`Host`] is made of.
+pub struct Setup<P> {
+    /// The wire's definition.
+    pub connection: Arc<Connection>,
+    /// The wire itself, closed.
+    pub port: P,
+    /// The host's end of the bus.
+    pub bus: Bus,
+    /// The root of the twin topics, `twin` by default.
+    pub root: String,
+    /// The devices on the wire; a new list takes the old one's place without disturbing what is in both.
+    pub devices: watch::Receiver<Vec<Arc<Device>>>,
+    /// Profiles a scan tries to recognise.
+    pub probes: Arc<[Arc<Profile>]>,
+    /// The clock all wires share, so that polls of one rhythm share their wake-ups.
+    pub clock: Clock,
+    /// Ends the host.
+    pub stop: CancellationToken,
+}
+
+impl<P: Port> Host<P> {
+    /// Puts a host together; [`Host::run`] sets it going.
+    pub fn new(setup: Setup<P>) -> Self {
+        let Setup { connection, port, bus, root, devices, probes, clock, stop } = setup;
+        let cap = if matches!(connection.wire, Wire::Serial { .. }) { SERIAL_REOPEN_MS } else { TCP_REOPEN_MS };
+        Self {
+            clock,
+            port,
+            poll: Poll::new(),
+            units: Vec::new(),
+            by_id: HashMap::new(),
+            voice: Voice::new(root, bus.out),
+            incoming: bus.incoming,
+            listening: true,
+            devices,
+            stop,
+            link: Link::new(cap, clock.tick()),
+            desk: Desk::default(),
+            probes,
+            acks: Vec::new(),
+            request_topic: connection_request(&connection.name),
+            result_topic: connection_result(&connection.name),
+            status_topic: connection_status(&connection.name),
+            name: connection.name.clone(),
+        }
+    }
+
+    /// Runs until it is stopped; a transaction under way is finished first.
+    pub async fn run(mut self) {
+        self.voice.subscribe(self.request_topic.clone());
+        let devices = self.devices.borrow_and_update().clone();
+        self.set_devices(&devices);
+        while !self.stop.is_cancelled() {
+            self.hear();
+            if self.devices.has_changed().unwrap_or_default() {
+                let devices = self.devices.borrow_and_update().clone();
+                self.set_devices(&devices);
+            }
+            self.keep_time();
+            self.serve().await;
+            if !self.port.is_open() && !self.reopen().await {
+                let until = self.link.next_at;
+                self.rest(Some(until)).await;
+                continue;
+            }
+            let now = self.clock.tick();
+            match self.poll.next(now) {
+                Action::Read(job) => self.read(job).await,
+                Action::Write { device } => self.write(device).await,
+                Action::Init { device } => self.init(device).await,
+                Action::Probe { device } => self.probe(device).await,
+                Action::Wait(until) => self.rest(until).await,
+            }
+        }
+        self.port.close().await;
+        self.link.on_refused("stopped", self.clock.now());
+        self.tell_wire();
+    }
+
+    fn unit(&self, device: usize) -> Option<&Unit> {
+        self.units.get(device).and_then(Option::as_ref)
+    }
+
+    fn unit_mut(&mut self, device: usize) -> Option<&mut Unit> {
+        self.units.get_mut(device).and_then(Option::as_mut)
+    }
+
+    // The devices of the wire.
+
+    fn set_devices(&mut self, wanted: &[Arc<Device>]) {
+        let gone: Vec<usize> = (0..self.units.len())
+            .filter(|number| {
+                self.unit(*number).is_some_and(|unit| !wanted.iter().any(|device| **device == *unit.device))
+            })
+            .collect();
+        for number in gone {
+            self.remove(number);
+        }
+        for device in wanted {
+            if !self.by_id.contains_key(device.id.as_str()) {
+                self.add(Arc::clone(device));
+            }
+        }
+    }
+
+    fn add(&mut self, device: Arc<Device>) {
+        let now = self.clock.tick();
+        let number = self.poll.add(Timetable::of(&device.profile), now);
+        if self.units.len() <= number {
+            self.units.resize_with(number + 1, || None);
+        }
+        self.by_id.insert(device.id.to_string(), number);
+        for filter in filters(self.voice.root(), &device) {
+            self.voice.subscribe(filter);
+        }
+        self.port.add(number, Arc::clone(&device));
+        if let Some(place) = self.units.get_mut(number) {
+            *place = Some(Unit::new(device, now));
+        }
+        if let Some(reason) = self.link.reason().map(str::to_owned) {
+            self.poll.on_closed();
+            self.on_away(number, Why::Offline, &reason);
+        }
+    }
+
+    fn remove(&mut self, number: usize) {
+        let Some(unit) = self.units.get_mut(number).and_then(Option::take) else { return };
+        self.poll.remove(number);
+        self.port.remove(number);
+        self.by_id.remove(unit.device.id.as_str());
+        for filter in filters(self.voice.root(), &unit.device) {
+            self.voice.unsubscribe(filter);
+        }
+    }
+
+    // The wire.
+
+    async fn reopen(&mut self) -> bool {
+        let now = self.clock.now();
+        if now.tick < self.link.next_at {
+            return false;
+        }
+        match self.port.open().await {
+            Ok(()) => {
+                let now = self.clock.now();
+                self.units.iter_mut().flatten().for_each(Unit::drop_cycle);
+                match self.link.on_open(now) {
+                    Turn::Up => {
+                        tracing::info!(connection = %self.name, "open");
+                        self.poll.on_open(now.tick);
+                    }
+                    _ => self.poll.on_reopen(now.tick),
+                }
+            }
+            Err(error) => {
+                let turn = self.link.on_refused(&error.to_string(), self.clock.now());
+                self.on_turn(turn, &error.to_string());
+            }
+        }
+        self.tell_wire();
+        self.port.is_open()
+    }
+
+    async fn on_gone(&mut self, reason: &str) {
+        self.port.close().await;
+        for unit in self.units.iter_mut().flatten() {
+            unit.drop_cycle();
+        }
+        let turn = self.link.on_gone(reason, self.clock.now());
+        self.poll.on_reopen(self.clock.tick());
+        self.on_turn(turn, reason);
+    }
+
+    fn on_turn(&mut self, turn: Turn, reason: &str) {
+        if turn != Turn::Down {
+            return;
+        }
+        tracing::warn!(connection = %self.name, error = reason, "closed");
+        for device in self.poll.on_closed() {
+            self.on_away(device, Why::Offline, reason);
+        }
+    }
+
+    fn tell_wire(&mut self) {
+        if let Some(status) = self.link.status(self.port.counters(), self.clock.now()) {
+            self.voice.retained(self.status_topic.clone(), &status);
+        }
+    }
+
+    // Reading.
+
+    async fn read(&mut self, first: Job) {
+        let began = self.clock.tick();
+        let mut jobs = vec![first];
+        while jobs.len() < self.port.width() {
+            match self.poll.next_read(began) {
+                Some(job) => jobs.push(job),
+                None => break,
+            }
+        }
+        let steps = self.port.read(&jobs, began).await;
+        self.link.on_busy(began, self.clock.tick());
+        let mut gone = None;
+        for (job, step) in jobs.into_iter().zip(steps) {
+            if let StepEnd::Gone(reason) = &step.end {
+                gone.get_or_insert(reason.clone());
+            }
+            self.on_step(job, step);
+        }
+        if let Some(reason) = gone {
+            self.on_gone(&reason).await;
+        }
+    }
+
+    fn on_step(&mut self, job: Job, mut step: Step) {
+        let now = self.clock.now();
+        if let StepEnd::Busy(code) = step.end {
+            self.link.on_answer();
+            if self.poll.on_busy(job.device, now.tick) {
+                return;
+            }
+            step = self.port.give_up(job, Why::Exception(code));
+        }
+        let Some(unit) = self.unit_mut(job.device) else { return };
+        unit.gather(step.samples);
+        match step.end {
+            StepEnd::Part | StepEnd::Busy(_) => {
+                let health = self.poll.on_read(job, ReadEnd::Part, now.tick);
+                self.on_health(job.device, health, Why::Timeout);
+            }
+            StepEnd::Done => {
+                let health = self.poll.on_read(job, ReadEnd::Done, now.tick);
+                self.on_health(job.device, health, Why::Timeout);
+                if let Some(unit) = self.unit_mut(job.device) {
+                    let readings = unit.finish_cycle(job.group, now);
+                    self.report(job.device, readings, now);
+                }
+                self.watch_drift(job.device, now.tick);
+            }
+            StepEnd::Failed(why) => {
+                unit.drop_cycle();
+                let health = self.poll.on_read(job, ReadEnd::Failed, now.tick);
+                self.on_health(job.device, health, why);
+                return;
+            }
+            StepEnd::Gone(_) => return,
+        }
+        self.link.on_answer();
+    }
+
+    /// Takes in what came outside a cycle.
+    fn take_samples(&mut self, device: usize, samples: Vec<Sample>) {
+        let now = self.clock.now();
+        if let Some(unit) = self.unit_mut(device) {
+            let readings = unit.take(None, samples, now);
+            self.report(device, readings, now);
+        }
+    }
+
+    fn report(&mut self, device: usize, readings: Vec<(usize, Reading)>, now: Now) {
+        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
+        if !readings.is_empty() {
+            let set = unit.message(readings, now);
+            unit.owes |= !self.voice.reported(&unit.device.id, &set);
+        }
+        // A stale value makes the device stale; a fresh one makes it whole again.
+        if self.poll.health(device) == Health::Online {
+            let (state, reason) = if unit.report.is_stale() {
+                (DeviceState::Stale, Some("values are older than they may be".to_owned()))
+            } else {
+                (DeviceState::Online, None)
+            };
+            self.tell_status(device, state, reason);
+        }
+    }
+
+    // Whether devices answer.
+
+    fn on_health(&mut self, device: usize, health: Option<Health>, why: Why) {
+        match health {
+            Some(Health::Online) => self.on_found(device),
+            Some(Health::Offline) => self.on_away(device, why, &silence(why)),
+            _ => {}
+        }
+    }
+
+    fn on_found(&mut self, device: usize) {
+        let now = self.clock.tick();
+        self.tell_status(device, DeviceState::Online, None);
+        if let Some(unit) = self.unit_mut(device) {
+            let profile = Arc::clone(&unit.device.profile);
+            unit.wishes.on_found(&profile, now);
+        }
+        self.plan_writes(device);
+    }
+
+    fn on_away(&mut self, device: usize, why: Why, reason: &str) {
+        let now = self.clock.now();
+        self.tell_status(device, DeviceState::Offline, Some(reason.to_owned()));
+        let Some(unit) = self.unit_mut(device) else { return };
+        let readings = unit.on_away(why, now);
+        let acks = unit.wishes.on_away(now.tick);
+        self.report(device, readings, now);
+        self.acknowledge(device, acks);
+    }
+
+    fn tell_status(&mut self, device: usize, state: DeviceState, reason: Option<String>) {
+        let since = self.clock.now().wall;
+        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
+        let news = (state, reason);
+        if unit.status.as_ref() == Some(&news) {
+            return;
+        }
+        let changed = unit.status.as_ref().is_none_or(|(old, _)| *old != news.0);
+        if changed && news.0 == DeviceState::Offline {
+            tracing::warn!(connection = %self.name, device = %unit.device.id, error = news.1, "offline");
+        } else if changed {
+            tracing::info!(connection = %self.name, device = %unit.device.id, state = ?news.0, "state");
+        }
+        let status = DeviceStatus { state: news.0, since: Some(since), reason: news.1.clone() };
+        unit.owes |= !self.voice.status(&unit.device.id, &status);
+        unit.status = Some(news);
+    }
+
+    // The clock.
+
+    fn keep_time(&mut self) {
+        let now = self.clock.now();
+        self.settle_acks(now.tick);
+        for device in 0..self.units.len() {
+            let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { continue };
+            if unit.owes && !self.voice.is_full() {
+                self.tell_all(device, now);
+                continue;
+            }
+            if unit.due().is_some_and(|due| due <= now.tick) {
+                let acks = unit.wishes.on_look(now.tick);
+                let readings = unit.on_time(now);
+                self.report(device, readings, now);
+                self.acknowledge(device, acks);
+                self.plan_writes(device);
+            }
+        }
+        if self.link.status_at() <= now.tick {
+            self.tell_wire();
+        }
+    }
+
+    /// Sends everything again that the other side may have missed.
+    fn tell_all(&mut self, device: usize, now: Now) {
+        let Some(unit) = self.unit_mut(device) else { return };
+        let readings = unit.everything(now);
+        if let Some((state, reason)) = unit.status.take() {
+            self.tell_status(device, state, reason);
+        }
+        self.report(device, readings, now);
+    }
+
+    /// Waits until there is something to do. Dropping the other branches loses nothing: each is asked again.
+    async fn rest(&mut self, until: Option<u64>) {
+        let now = self.clock.tick();
+        let units = self.units.iter().flatten().filter_map(Unit::due).min();
+        let acks = (!self.acks.is_empty()).then_some(now + ACK_LOOK_MS);
+        let owing = self.units.iter().flatten().any(|unit| unit.owes).then_some(now + ACK_LOOK_MS);
+        let others = [until, units, acks, owing, self.desk.next_due(now)];
+        let until = others.into_iter().flatten().min().unwrap_or(u64::MAX).min(now + REST_MS);
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep_until(self.clock.instant(until)) => {}
+            incoming = self.incoming.recv(), if self.listening => match incoming {
+                Some(incoming) => self.on_incoming(incoming),
+                None => self.listening = false,
+            },
+            changed = self.devices.changed() => {
+                // The list's owner is gone: so is the host, soon.
+                if changed.is_err() {
+                    self.stop.cancelled().await;
+                }
+                self.devices.mark_changed();
+            }
+            push = self.port.pushed() => self.take_samples(push.device, push.samples),
+        }
+    }
+
+    // The bus.
+
+    fn hear(&mut self) {
+        for _ in 0..INCOMING_AT_ONCE {
+            match self.incoming.try_recv() {
+                Ok(incoming) => self.on_incoming(incoming),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(message) if message.topic == self.request_topic => self.on_request(message),
+            Incoming::Message(message) => self.on_twin(&message),
+            Incoming::Up => {
+                let now = self.clock.now();
+                self.link.forget();
+                self.tell_wire();
+                for device in 0..self.units.len() {
+                    self.tell_all(device, now);
+                }
+            }
+            Incoming::Down => {}
+        }
+    }
+
+    fn on_twin(&mut self, message: &Message) {
+        match TwinTopic::parse(self.voice.root(), &message.topic) {
+            Some(TwinTopic::Delta(device)) if !message.payload.is_empty() => {
+                match (self.by_id.get(device.as_str()), serde_json::from_slice(&message.payload)) {
+                    (Some(number), Ok(delta)) => self.on_delta(*number, &delta),
+                    (Some(_), Err(error)) => {
+                        tracing::warn!(connection = %self.name, topic = %message.topic, %error, "cannot be read");
+                    }
+                    (None, _) => {}
+                }
+            }
+            Some(TwinTopic::Desired(device, property)) => {
+                if let Some(number) = self.by_id.get(device.as_str()) {
+                    self.on_desired(*number, property.as_str(), message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_delta(&mut self, device: usize, delta: &Delta) {
+        let now = self.clock.tick();
+        let away = self.poll.health(device) == Health::Offline;
+        let Some(unit) = self.unit_mut(device) else { return };
+        let profile = Arc::clone(&unit.device.profile);
+        let refused = unit.wishes.on_delta(delta, &profile, now);
+        let acks = if away { unit.wishes.on_away(now) } else { Vec::new() };
+        unit.replan();
+        if !refused.is_empty() {
+            let id = unit.device.id.clone();
+            let results = refused.into_iter().filter_map(|(name, result)| Some((name.parse().ok()?, result)));
+            // Nobody waits for it: a delta that still shows it is refused again.
+            drop(self.voice.ack(&id, &DesiredAck { version: delta.version, results: results.collect() }));
+        }
+        self.acknowledge(device, acks);
+        self.plan_writes(device);
+    }
+
+    fn on_desired(&mut self, device: usize, name: &str, message: &Message) {
+        let now = self.clock.tick();
+        let Some(unit) = self.unit_mut(device) else { return };
+        let profile = Arc::clone(&unit.device.profile);
+        let Some(index) = profile.find(name) else { return };
+        let Some(property) = profile.properties.get(index).filter(|property| is_kept(property)) else { return };
+        match serde_json::from_slice::<DesiredOut>(&message.payload) {
+            Ok(desired) if desired.state == DesiredState::Applied => {
+                let applied: (Value, u64) = (desired.value, desired.version);
+                unit.wishes.on_applied(index, property, applied, message.retain, now);
+            }
+            _ => unit.wishes.on_not_applied(index),
+        }
+        self.plan_writes(device);
+    }
+
+    fn plan_writes(&mut self, device: usize) {
+        if let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) {
+            unit.replan();
+            self.poll.set_write(device, unit.wishes.next_due());
+        }
+    }
+
+    fn acknowledge(&mut self, device: usize, acks: Vec<Ack>) {
+        let mut by_version: HashMap<u64, (Vec<usize>, DesiredAck)> = HashMap::new();
+        let Some(unit) = self.unit(device) else { return };
+        for (index, version, result) in acks {
+            let Some(property) = unit.property(index) else { continue };
+            let entry = by_version
+                .entry(version)
+                .or_insert_with(|| (Vec::new(), DesiredAck { version, results: std::collections::BTreeMap::new() }));
+            entry.0.push(index);
+            entry.1.results.insert(property.name.clone(), result);
+        }
+        let id = unit.device.id.clone();
+        for (version, (properties, ack)) in by_version {
+            let stored = self.voice.ack(&id, &ack);
+            self.acks.push((device, version, properties, stored));
+        }
+    }
+
+    fn settle_acks(&mut self, now: u64) {
+        if self.acks.is_empty() {
+            return;
+        }
+        let mut told = Vec::new();
+        self.acks.retain_mut(|(device, version, properties, stored)| {
+            let stored = match stored.try_recv() {
+                Ok(stored) => stored,
+                Err(oneshot::error::TryRecvError::Closed) => false,
+                Err(oneshot::error::TryRecvError::Empty) => return true,
+            };
+            told.push((*device, *version, std::mem::take(properties), stored));
+            false
+        });
+        for (device, version, properties, stored) in told {
+            let Some(unit) = self.unit_mut(device) else { continue };
+            for property in properties {
+                unit.wishes.on_ack_stored(property, version, stored, now);
+            }
+            unit.replan();
+        }
+    }
+}
+
+/// What a host listens to for one device.
+fn filters(root: &str, device: &Device) -> Vec<String> {
+    let mut filters = vec![TwinTopic::Delta(device.id.clone()).under(root)];
+    if device.profile.properties.iter().any(is_kept) {
+        filters.push(format!("{root}/{}/desired/+", device.id));
+    }
+    filters
+}

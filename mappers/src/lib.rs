@@ -1,0 +1,17 @@
+//! Tidegate's mappers: they touch devices, and know neither twin nor store.
+//!
+//! Rooms import only what stands before them: `clock, link, bus → port → modbus → host → fleet`; `simulate` stands
+//! beside `host`.
+
+pub mod bus;
+pub mod clock;
+pub mod fleet;
+pub mod host;
+pub mod link;
+pub mod modbus;
+pub mod port;
+#[cfg(test)]
+mod samples;
+pub mod simulate;
+
+pub use fleet::{BusFactory, Mappers};

@@ -1,0 +1,87 @@
+//! `tidegate simulate`: plays a device of a profile, with faults on request.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use mappers::simulate::{Faults, Simulator};
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Failure, Kind};
+use super::screen::Screen;
+
+/// The command's words.
+#[derive(Args, Debug)]
+pub(super) struct Command {
+    /// A profile's id, such as eastron.sdm630, or its file.
+    profile: String,
+    /// Serve Modbus TCP here; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    tcp: Vec<SocketAddr>,
+    /// Serve Modbus RTU over TCP here.
+    #[arg(long, value_name = "ADDRESS")]
+    rtu_over_tcp: Vec<SocketAddr>,
+    /// Make a pseudo terminal of this name and serve Modbus RTU on it.
+    #[arg(long, value_name = "PATH")]
+    pty: Vec<PathBuf>,
+    /// The unit ids to answer at.
+    #[arg(long, default_values_t = [1], value_name = "ID")]
+    unit: Vec<u8>,
+    /// Parameters of the profile, such as invert=-1.
+    #[arg(long, value_name = "NAME=VALUE")]
+    param: Vec<String>,
+    /// What goes wrong: silence=0.1, delay=300ms, exception=2@0.05, crc=0.1, disconnect=0.05; unit=3 and limit=5 beside
+    /// them. May be given several times.
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
+    /// Makes values and faults repeatable.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Plays until it is told to stop.
+///
+/// # Errors
+/// When there is no such profile or fault, or an address cannot be had.
+pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Failure> {
+    if command.tcp.is_empty() && command.rtu_over_tcp.is_empty() && command.pty.is_empty() {
+        return Err(Failure::new(Kind::Usage, "a simulated device needs a place to be found")
+            .hint("add --tcp 127.0.0.1:1502, --rtu-over-tcp 127.0.0.1:1503 or --pty ./bus"));
+    }
+    let faults: Faults = command
+        .fault
+        .join(",")
+        .parse()
+        .map_err(|error: mappers::simulate::FaultError| Failure::new(Kind::Usage, error.to_string()))?;
+    let params: Vec<String> = command.param.iter().map(|param| param.replacen('=', ": ", 1)).collect();
+    let params = if params.is_empty() { String::new() } else { format!("{{{}}}", params.join(", ")) };
+    let resolved = crate::config::profile(&command.profile, &params).map_err(|complaints| {
+        let text: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        Failure::new(Kind::Data, format!("cannot play {}:\n{}", command.profile, text.join("\n")))
+    })?;
+    let mut simulator = Simulator::new(command.seed).faults(faults);
+    for unit in &command.unit {
+        simulator = simulator.unit(*unit, resolved.profile.clone());
+    }
+    simulator = command.tcp.iter().fold(simulator, |simulator, address| simulator.tcp(*address));
+    simulator = command.rtu_over_tcp.iter().fold(simulator, |simulator, address| simulator.rtu_over_tcp(*address));
+    simulator = command.pty.iter().fold(simulator, |simulator, path| simulator.pty(path));
+    let bound = simulator.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
+    screen.line(&format!("{} at unit {}", resolved.profile.label(), list(&command.unit)))?;
+    for address in bound.addresses() {
+        screen.line(&format!("listening tcp {address}"))?;
+    }
+    for path in bound.ptys() {
+        screen.line(&format!("listening pty {}", path.display()))?;
+    }
+    let stop = CancellationToken::new();
+    let playing = tokio::spawn(bound.run(stop.clone()));
+    crate::run::stop_signal().await;
+    stop.cancel();
+    playing.await.map_err(|error| Failure::new(Kind::Internal, error.to_string()))
+}
+
+fn list(units: &[u8]) -> String {
+    let words: Vec<String> = units.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}

@@ -1,0 +1,130 @@
+//! The files of an installation: found, read, and handed to `protocols::config`, which knows what they mean.
+//!
+//! In: the path of `gateway.yaml`, or of anything `tidegate check` is given. Out: a [`Loaded`] installation or every
+//! complaint at once; which files to watch. Must never decide what a file means, and never start anything.
+
+mod builtin;
+mod check;
+mod files;
+mod one;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use builtin::PROFILES;
+pub use check::{CheckReport, check_paths};
+pub use one::profile;
+use protocols::config::users::Users;
+use protocols::config::{self, Config, Wire};
+use protocols::profile::{Library, Profile};
+use protocols::yaml::{Complaint, Complaints, Node, read};
+
+/// The file that is taken when none is named.
+pub const DEFAULT_FILE: &str = "gateway.yaml";
+
+/// An installation that was read and checked.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The users; nobody when the file names no users file.
+    pub users: Users,
+    /// What is allowed and yet may not be what was meant.
+    pub warnings: Vec<Complaint>,
+    /// The files and folders it was read from, `gateway.yaml` first: what to watch for changes.
+    pub files: Vec<PathBuf>,
+    /// The folder that paths inside the file are relative to.
+    pub folder: PathBuf,
+    /// The profiles that a scan tries to recognise.
+    pub probes: Vec<Arc<Profile>>,
+}
+
+impl Loaded {
+    /// A path as written in the file, from where this process stands.
+    pub fn path(&self, written: &str) -> PathBuf {
+        self.folder.join(written)
+    }
+}
+
+/// Reads an installation.
+///
+/// # Errors
+/// Every complaint there is, sorted by file and line.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Complaint>> {
+    let mut complaints = Complaints::new();
+    let loaded = load_into(path, &mut complaints).map(|(loaded, _)| loaded);
+    match loaded {
+        Some(loaded) if complaints.is_empty() => Ok(loaded),
+        _ => Err(complaints.into_sorted()),
+    }
+}
+
+/// As [`load`], with the library, so that `check` can run its tests.
+fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Library)> {
+    let tree = tree(path, complaints)?;
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut warnings = Complaints::new();
+    let mut files = vec![path.to_path_buf()];
+    let mut library = builtin::library();
+    for (written, place) in config::folders(&tree) {
+        let profiles = folder.join(written);
+        library.searched(profiles.display().to_string());
+        if !profiles.is_dir() {
+            complaints.add(
+                place,
+                format!("there is no folder {}", profiles.display()),
+                "make it, or take it out of the list",
+            );
+            continue;
+        }
+        files.push(profiles.clone());
+        for file in files::yaml_files(&profiles, complaints) {
+            if let Some(tree) = self::tree(&file, complaints) {
+                library.add_tree(tree, false, complaints);
+            }
+            files.push(file);
+        }
+    }
+    for id in library.own_ids().map(str::to_owned).collect::<Vec<_>>() {
+        library.check(&id, complaints);
+        library.doubts(&id, &mut warnings);
+    }
+    for (written, place) in config::named_files(&tree) {
+        if !folder.join(written).is_file() {
+            let message = format!("there is no file {}", folder.join(written).display());
+            complaints.add(place, message, "paths count from the folder of this file");
+        }
+    }
+    let config = config::gateway(&tree, &mut library, &mut warnings, complaints);
+    let users = tree.find(&["broker", "users"]).and_then(Node::text).map(|written| folder.join(written));
+    let users = match users.filter(|file| file.is_file()) {
+        Some(file) => {
+            let users = self::tree(&file, complaints).and_then(|tree| config::users::read(&tree, complaints));
+            files.push(file);
+            users
+        }
+        None => Some(Users::default()),
+    };
+    let probes = one::probes(&mut library);
+    let mut config = config?;
+    settle_ports(&mut config, &folder);
+    Some((Loaded { config, users: users?, warnings: warnings.into_sorted(), files, folder, probes }, library))
+}
+
+/// Serial ports named without a leading `/` lie in the folder of the file, like every other path in it.
+fn settle_ports(config: &mut Config, folder: &Path) {
+    for connection in config.connections.values_mut() {
+        if let Wire::Serial { port, .. } = &mut Arc::make_mut(connection).wire {
+            *port = folder.join(&*port).display().to_string();
+        }
+    }
+}
+
+/// Reads one file to a tree.
+fn tree(path: &Path, complaints: &mut Complaints) -> Option<Node> {
+    let text = files::text(path, complaints)?;
+    read(&path.display().to_string(), &text, complaints)
+}
+
+#[cfg(test)]
+mod tests;

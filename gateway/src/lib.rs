@@ -1,0 +1,13 @@
+//! The gateway: broker, store, twins, and the command line in front of them.
+//!
+//! Rooms import only what stands before them: `config, watch → broker → store → twin → gone → run, demo → cli`.
+
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod demo;
+mod gone;
+pub mod run;
+pub mod store;
+pub mod twin;
+mod watch;

@@ -1,0 +1,22 @@
+//! The contents page of the tests: one module for each promise.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests: what is not as expected ends them")]
+
+/// The floors and rooms of the house.
+mod house;
+/// The installation most tests use.
+mod installation;
+
+/// The broker as mosquitto's clients and Paho see it.
+mod broker_peers;
+/// The commands as people type them.
+mod commands;
+/// `kill -9` loses nothing that was acknowledged.
+mod durability;
+/// pymodbus and libmodbus through the whole gateway.
+mod modbus_peers;
+/// Demo, simulator, reload, restart, mappers apart.
+mod running;
+/// Every profile, sample and example in the documents checks and passes its own tests.
+mod shipped;
+/// Wrong input gets one clear message.
+mod wrong_input;

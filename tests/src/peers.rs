@@ -1,0 +1,208 @@
+//! Peers that nobody here wrote: pymodbus and libmodbus as devices, socat as a cable, mosquitto as a broker.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::{eventually, free_port, peers_folder, root};
+
+/// Ends its process when dropped.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Modbus server of pymodbus.
+pub struct Pymodbus {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    port: u16,
+    _process: Owned,
+}
+
+impl Pymodbus {
+    /// One on TCP, on a free port.
+    pub fn tcp() -> Self {
+        Self::start(&["tcp", "0"])
+    }
+
+    /// One on TCP, on this port.
+    pub fn tcp_on(port: u16) -> Self {
+        Self::start(&["tcp", &port.to_string()])
+    }
+
+    /// One on a serial port.
+    pub fn rtu(port: &Path, baud: u32) -> Self {
+        Self::start(&["rtu", &port.to_string_lossy(), &baud.to_string()])
+    }
+
+    fn start(words: &[&str]) -> Self {
+        let mut process = Owned(
+            Command::new(peers_folder().join("venv/bin/python"))
+                .arg(root().join("tests/peers/pymodbus_server.py"))
+                .args(words)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("python can be started"),
+        );
+        let orders = process.0.stdin.take().expect("standard input is piped");
+        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
+        let port = line(&mut answers)["ready"].as_u64().expect("pymodbus says its port");
+        Self { orders, answers, port: port.try_into().expect("a port has 16 bits"), _process: process }
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn order(&mut self, order: &Value) -> Value {
+        writeln!(self.orders, "{order}").expect("pymodbus listens");
+        let answer = line(&mut self.answers);
+        assert_eq!(answer["ok"], true, "{order}: {answer}");
+        answer
+    }
+
+    /// Puts values into a table, and makes the unit if it is not there.
+    pub fn put(&mut self, unit: u8, table: &str, address: u16, values: &[u16]) {
+        self.order(&json!({"unit": unit, "table": table, "address": address, "values": values}));
+    }
+
+    /// What a table holds.
+    pub fn get(&mut self, unit: u8, table: &str, address: u16, count: u16) -> Vec<u16> {
+        let answer = self.order(&json!({"unit": unit, "table": table, "address": address, "count": count}));
+        serde_json::from_value(answer["values"].clone()).expect("values are registers")
+    }
+
+    /// Cuts what is written to registers of the unit at `limit`, as some devices do.
+    pub fn clamp(&mut self, unit: u8, limit: u16) {
+        self.order(&json!({"unit": unit, "clamp": limit}));
+    }
+}
+
+fn line(answers: &mut BufReader<ChildStdout>) -> Value {
+    let mut text = String::new();
+    answers.read_line(&mut text).expect("the peer answers");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("the peer said {text:?}: {error}"))
+}
+
+/// A Modbus TCP server of libmodbus; `tests/peers/libmodbus_server.c` says what its tables hold.
+pub struct Libmodbus {
+    port: u16,
+    _process: Owned,
+}
+
+impl Libmodbus {
+    /// One on a free port.
+    pub fn tcp() -> Self {
+        let port = free_port();
+        let mut process = Owned(
+            Command::new(peers_folder().join("libmodbus_server"))
+                .arg(port.to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the libmodbus server was built by tests/run"),
+        );
+        let mut text = String::new();
+        let mut output = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
+        output.read_line(&mut text).expect("the peer speaks");
+        assert_eq!(text, "ready\n");
+        Self { port, _process: process }
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// A serial cable of socat: two pseudo terminals, each end behind a link of a stable name.
+pub struct Cable {
+    folder: PathBuf,
+    process: Option<Owned>,
+}
+
+impl Cable {
+    /// A cable whose ends are `gateway` and `device` in a folder.
+    pub fn new(folder: &Path) -> Self {
+        let mut cable = Self { folder: folder.to_owned(), process: None };
+        cable.plug();
+        cable
+    }
+
+    /// The end for the gateway.
+    pub fn gateway(&self) -> PathBuf {
+        self.folder.join("gateway")
+    }
+
+    /// The end for the device.
+    pub fn device(&self) -> PathBuf {
+        self.folder.join("device")
+    }
+
+    /// Pulls it out: both ends vanish.
+    pub fn unplug(&mut self) {
+        self.process = None;
+        for end in [self.gateway(), self.device()] {
+            let _ = std::fs::remove_file(end);
+        }
+    }
+
+    /// Puts it in (again): both ends are there, on other terminals.
+    pub fn plug(&mut self) {
+        let end = |path: &Path| format!("pty,raw,echo=0,link={}", path.display());
+        let child = Command::new("socat")
+            .args([end(&self.gateway()), end(&self.device())])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("socat can be started: run tests/run once");
+        self.process = Some(Owned(child));
+        eventually("both ends of the cable", || (self.gateway().exists() && self.device().exists()).then_some(()));
+    }
+}
+
+/// A mosquitto of our own.
+pub struct Mosquitto {
+    port: u16,
+    _folder: tempfile::TempDir,
+    process: Owned,
+}
+
+impl Mosquitto {
+    /// One on a free port, open to everybody on loopback; `settings` are further lines of its configuration.
+    pub fn start(settings: &str) -> Self {
+        let port = free_port();
+        let folder = tempfile::TempDir::new().expect("there is room for a folder");
+        let file = folder.path().join("mosquitto.conf");
+        std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n{settings}\n"))
+            .expect("files can be written");
+        let child = Command::new("/usr/sbin/mosquitto")
+            .args(["-c", &file.to_string_lossy()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("mosquitto can be started: run tests/run once");
+        let process = Owned(child);
+        eventually("mosquitto to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { port, _folder: folder, process }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+}

@@ -15,7 +15,7 @@ pub const QUEUE_MESSAGES: usize = 1024;
 
 /// Messages of a mapper that may wait for the broker. When it is full, a mapper keeps what it has to say and says the
 /// newest later: a short queue makes it notice soon.
-pub const QUEUE_OUT_MESSAGES: usize = 64;
+pub const QUEUE_OUT_MESSAGES: usize = 16;
 
 /// A message on its way to the broker.
 #[derive(Debug)]

@@ -307,13 +307,13 @@ for n in range(2):
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
     client.on_message = on_message
     client.connect("127.0.0.1", port)
-    client.subscribe("$share/pair/work/#", qos=1)
+    client.subscribe("$share/pair/tasks/#", qos=1)
     client.loop_start()
     clients.append(client)
 time.sleep(0.5)
 writer = clients[0]
 for n in range(100):
-    info = writer.publish("work/x", str(n), qos=1)
+    info = writer.publish("tasks/x", str(n), qos=1)
 info.wait_for_publish(10)
 time.sleep(1)
 print(sum(counts), min(counts) > 20)

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 mod gone;
+pub mod kubeedge;
 pub mod run;
 pub mod store;
 pub mod twin;

@@ -23,6 +23,7 @@ use crate::broker::desk::Desk;
 use crate::broker::{self, Broker, Own, Settings};
 use crate::config::{self, Loaded};
 use crate::gone;
+use crate::kubeedge::{self, Window};
 use crate::store::{self, Store};
 use crate::twin::{self, Twins, Voice, Word};
 
@@ -105,6 +106,13 @@ impl Gateway {
         let now = Arc::new(move || clock.now());
         let twins = Arc::new(Twins::start(&loaded.config, store.clone(), mouth, now)?);
         let _ = desk.0.set(twins.clone());
+        let (devices, watched) = watch::channel(loaded.config.devices.clone());
+        if let Some(settings) = loaded.config.kubeedge.clone() {
+            let devices = devices.subscribe();
+            let window = kubeedge::start(settings, &loaded.config, &broker, devices, clock, stop.child_token());
+            // Set here for the first time, like those above.
+            let _ = desk.1.set(window);
+        }
         // Everything retained is in place before the first client comes in.
         broker.serve();
         let mappers = with_mappers.then(|| {
@@ -113,7 +121,6 @@ impl Gateway {
             let buses = Arc::new(move |connection: &str| bus_broker.attach(&format!("mapper-{connection}"), "admin"));
             Mappers::start(&loaded.config, buses, &loaded.probes, stop.child_token())
         });
-        let (devices, watched) = watch::channel(loaded.config.devices.clone());
         let bus = broker.attach("gateway-watch", "admin");
         tokio::spawn(gone::watch(bus, loaded.config.twin.root.clone(), watched, stop.child_token()));
         let since = clock.now().wall;
@@ -147,6 +154,7 @@ impl Gateway {
             data: self.config.data.clone(),
             broker: self.config.broker.clone(),
             twin: self.config.twin.clone(),
+            kubeedge: self.config.kubeedge.clone(),
             ..loaded.config
         };
         self.broker.set_users(config.broker.users.is_some().then_some(loaded.users));
@@ -172,6 +180,7 @@ impl Gateway {
             ("gateway.data", new.data != self.config.data),
             ("broker", new.broker != self.config.broker),
             ("twin", new.twin != self.config.twin),
+            ("compat", new.kubeedge != self.config.kubeedge),
         ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             warn!(key, "changed in the file, and taken over at the next start only");
@@ -289,16 +298,19 @@ impl Gateway {
     }
 }
 
-/// Hands requests on to the twins, which start after the broker has read what it kept.
+/// Hands requests on to the twins, which start after the broker has read what it kept, and to KubeEdge's window.
 #[derive(Default)]
-struct Reception(OnceLock<Arc<Twins>>);
+struct Reception(OnceLock<Arc<Twins>>, OnceLock<Window>);
 
 impl Desk for Reception {
     fn claim(&self, topic: &str) -> broker::desk::Claim {
         match self.0.get() {
             // What the gateway itself says of its devices is nobody else's to say.
             Some(_) if topic == DEVICES_TOPIC => broker::desk::Claim::Reserved,
-            Some(twins) => twins.claim(topic),
+            Some(twins) => match self.1.get().and_then(|_| Window::claim(topic)) {
+                Some(claim) => claim,
+                None => twins.claim(topic),
+            },
             None => broker::desk::Claim::Reserved,
         }
     }
@@ -308,6 +320,9 @@ impl Desk for Reception {
     }
 
     fn take(&self, request: broker::desk::Request) {
+        if let Some(window) = self.1.get().filter(|_| Window::claim(&request.topic).is_some()) {
+            return window.take(request);
+        }
         match self.0.get() {
             Some(twins) => twins.take(request),
             None => drop(request),

@@ -4,12 +4,13 @@
 //! Bytes and `now` come in as arguments, values and decisions go out. There is no socket, file, thread or clock
 //! in here; `clippy.toml` and the house test keep it so. Rooms import only what stands before them:
 //!
-//! `value, name → codec → modbus → yaml, expr → profile → alarm, config → message, topic → poll | report | twin`
+//! `value, name → codec → modbus → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | kubeedge`
 
 pub mod alarm;
 pub mod codec;
 pub mod config;
 pub mod expr;
+pub mod kubeedge;
 pub mod message;
 pub mod modbus;
 pub mod name;

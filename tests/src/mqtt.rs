@@ -17,7 +17,9 @@ pub fn publish(port: u16, topic: &str, payload: &str) -> Output {
 /// Runs `mosquitto_pub` to its end with further words.
 pub fn publish_with(port: u16, topic: &str, payload: &str, words: &[&str]) -> Output {
     let mut child = Command::new("mosquitto_pub")
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", topic, "-s"])
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", topic])
+        // It does not send an empty standard input.
+        .arg(if payload.is_empty() { "-n" } else { "-s" })
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -32,6 +32,7 @@ fn config(wires: &[(&str, u64)]) -> Config {
         devices: Vec::new(),
         upstream: Vec::new(),
         web: None,
+        kubeedge: None,
     }
 }
 

@@ -39,6 +39,17 @@ pub struct Config {
     pub upstream: Vec<Value>,
     /// Where the web page is served, as written.
     pub web: Option<String>,
+    /// KubeEdge's device topics, if they are served.
+    pub kubeedge: Option<KubeEdge>,
+}
+
+/// How KubeEdge's device topics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeEdge {
+    /// The node that this gateway stands for.
+    pub node: String,
+    /// The namespace of devices whose id names none; empty for ids of one level.
+    pub namespace: String,
 }
 
 /// Settings of the twin service and its topics.

@@ -58,6 +58,29 @@ pub(super) struct RawFile {
     pub(super) upstream: Vec<Value>,
     /// The web page.
     pub(super) web: Option<RawWeb>,
+    /// Other systems whose devices and applications are served in their own words.
+    #[serde(default)]
+    pub(super) compat: RawCompat,
+}
+
+/// Other systems that are served in their own words.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCompat {
+    /// KubeEdge's device topics.
+    pub(super) kubeedge: Option<RawKubeEdge>,
+}
+
+/// KubeEdge's device topics on the embedded broker.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKubeEdge {
+    /// The node that this gateway stands for.
+    #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"), extend("examples" = ["edge-1"]))]
+    pub(super) node: String,
+    /// The namespace of devices whose id names none; empty for ids of one level.
+    #[schemars(regex(pattern = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"), extend("examples" = ["default"]))]
+    pub(super) namespace: Option<String>,
 }
 
 /// Who this gateway is.

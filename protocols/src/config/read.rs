@@ -96,6 +96,10 @@ pub fn gateway(
         devices,
         upstream: raw.upstream,
         web: raw.web.map(|web| web.bind),
+        kubeedge: raw
+            .compat
+            .kubeedge
+            .map(|raw| KubeEdge { node: raw.node, namespace: raw.namespace.unwrap_or_else(|| "default".to_owned()) }),
     })
 }
 

@@ -108,7 +108,7 @@ fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
     for (body, expected) in [
         (
             "devcies: []\n",
-            "4:1: unknown key \"devcies\"\n  did you mean \"devices\"? known here: broker, connections, devices, gateway, profiles, schema, twin, upstream, web\n",
+            "4:1: unknown key \"devcies\"\n  did you mean \"devices\"? known here: broker, compat, connections, devices, gateway, profiles, schema, twin, upstream, web\n",
         ),
         ("devices: {}\n", "4:10: \"devices\" is a map\n  write a list […] (The devices)\n"),
         (

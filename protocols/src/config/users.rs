@@ -79,7 +79,7 @@ impl Users {
 
 /// The roles that are always there.
 ///
-/// * `mapper` — everything under the twins' root and `gateway`, and acting as a mapper;
+/// * `mapper` — everything under the twins' root, `gateway` and KubeEdge's `$hw` and `$ke`, and acting as a mapper;
 /// * `app` — everything that does not begin with `$`; sets desired values, cannot act as a mapper;
 /// * `reader` — subscribes to everything that does not begin with `$`, publishes nothing but `…/get`;
 /// * `admin` — everything, `$` topics included.
@@ -92,7 +92,7 @@ pub fn built_in_roles() -> BTreeMap<String, Role> {
     };
     let all = ["#", "$SYS/#", "$hw/#"];
     [
-        ("mapper", role(&["%r/#", "gateway/#"], &["%r/#", "gateway/#"], true)),
+        ("mapper", role(&["%r/#", "gateway/#", "$hw/#", "$ke/#"], &["%r/#", "gateway/#", "$hw/#", "$ke/#"], true)),
         ("app", role(&["#"], &["#"], false)),
         ("reader", role(&["%r/+/get"], &["#"], false)),
         ("admin", role(&all, &all, true)),

@@ -4,16 +4,19 @@
 //! Bytes and `now` come in as arguments, values and decisions go out. There is no socket, file, thread or clock
 //! in here; `clippy.toml` and the house test keep it so. Rooms import only what stands before them:
 //!
-//! `value, name → codec → modbus → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | kubeedge`
+//! `value, name → codec → modbus → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | outbox | kubeedge →
+//! dialect`
 
 pub mod alarm;
 pub mod codec;
 pub mod config;
+pub mod dialect;
 pub mod expr;
 pub mod kubeedge;
 pub mod message;
 pub mod modbus;
 pub mod name;
+pub mod outbox;
 pub mod poll;
 pub mod profile;
 pub mod report;

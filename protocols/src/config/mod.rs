@@ -6,6 +6,7 @@
 mod check;
 pub mod raw;
 mod read;
+pub mod upstream;
 pub mod users;
 
 use std::collections::BTreeMap;

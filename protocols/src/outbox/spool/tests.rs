@@ -1,0 +1,575 @@
+//! The spool's books: whatever happens, a reading is delivered, or in a gap, or still there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use super::{
+    Class, EXPIRED, FULL, Gap, LOST, Load, MEMORY_BYTES, Meta, Pace, Row, SLOW_MS, Saved, Sending, Spool, StoreOp,
+};
+use crate::config::upstream::SpoolLimits;
+use crate::value::{Now, Timestamp};
+
+const DAY_MS: u64 = 86_400_000;
+/// 2026-11-22T12:00.
+const NOON_MS: i64 = 1_795_348_800_000;
+
+type Key = (Class, u64);
+
+/// A store, a gateway and a receiver.
+struct World {
+    now: Now,
+    limits: SpoolLimits,
+    batch_bytes: usize,
+    spool: Spool,
+    pace: Pace,
+    up: bool,
+    rows: BTreeMap<Key, Row>,
+    metas: BTreeMap<Class, Meta>,
+    gaps: BTreeMap<Key, Gap>,
+    storing: Vec<StoreOp>,
+    loading: Option<Load>,
+    flying: Vec<Sending>,
+    writes: usize,
+    /// Every reading that was pushed, by its number, with its name.
+    pushed: BTreeMap<Key, String>,
+    received: BTreeMap<Key, String>,
+    told: BTreeMap<Key, Gap>,
+    readings: u64,
+}
+
+impl World {
+    fn new(bytes: u64, batch_bytes: usize) -> Self {
+        let limits =
+            SpoolLimits { bytes, alarms: Duration::from_millis(7 * DAY_MS), readings: Duration::from_millis(DAY_MS) };
+        let now = Now { tick: 5, wall: Timestamp::from_ms(NOON_MS) };
+        Self {
+            now,
+            spool: Spool::new(&limits, batch_bytes, Saved::default(), now),
+            limits,
+            batch_bytes,
+            pace: Pace::new(0, 0),
+            up: false,
+            rows: BTreeMap::new(),
+            metas: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            storing: Vec::new(),
+            loading: None,
+            flying: Vec::new(),
+            writes: 0,
+            pushed: BTreeMap::new(),
+            received: BTreeMap::new(),
+            told: BTreeMap::new(),
+            readings: 0,
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now.tick += ms;
+        self.now.wall = Timestamp::from_ms(self.now.wall.as_ms() + i64::try_from(ms).unwrap());
+    }
+
+    fn push(&mut self, class: Class, bytes: usize) {
+        self.readings += 1;
+        let name = format!("{:0bytes$}", self.readings);
+        let payload: Arc<[u8]> = Arc::from(name.as_bytes());
+        let next = self.next_number(class);
+        self.spool.push(class, "d".parse().unwrap(), "p".parse().unwrap(), payload, self.now);
+        assert!(self.pushed.insert((class, next), name).is_none(), "a number is used once");
+    }
+
+    fn next_number(&mut self, class: Class) -> u64 {
+        self.spool.queue(class).next
+    }
+
+    /// One step of the store: hands over, or ends what it has in hands.
+    fn store(&mut self, works: bool) {
+        if self.storing.is_empty() {
+            self.storing = self.spool.ops(self.now);
+        } else if works {
+            self.commit();
+            self.spool.stored(self.now);
+        } else {
+            self.storing.clear();
+            self.spool.store_failed(self.now);
+        }
+    }
+
+    fn commit(&mut self) {
+        self.writes += usize::from(!self.storing.is_empty());
+        for op in std::mem::take(&mut self.storing) {
+            match op {
+                StoreOp::Append(rows) => self.rows.extend(rows.into_iter().map(|row| (key(&row), row))),
+                StoreOp::Delete { class, from, upto } => {
+                    self.rows.retain(|(of, seq), _| *of != class || !(from..=upto).contains(seq));
+                }
+                StoreOp::Meta(meta) => drop(self.metas.insert(meta.class, meta)),
+                StoreOp::Gap(gap) => drop(self.gaps.insert((gap.class, gap.from_seq), gap)),
+                StoreOp::GapGone { class, from_seq } => drop(self.gaps.remove(&(class, from_seq))),
+            }
+        }
+    }
+
+    fn load(&mut self) {
+        match self.loading.take() {
+            None => self.loading = self.spool.load(),
+            Some(Load { class, from, upto, rows }) => {
+                let range = self.rows.range((class, from)..=(class, upto));
+                let rows = range.take(rows).map(|(_, row)| row.clone()).collect();
+                self.spool.loaded(class, rows, self.now);
+            }
+        }
+    }
+
+    fn send(&mut self) -> bool {
+        match self.spool.next(&mut self.pace, self.now) {
+            Sending::WaitUntil(_) => false,
+            sending => {
+                assert!(self.up);
+                self.flying.push(sending);
+                true
+            }
+        }
+    }
+
+    /// A sending arrives, or does not, and is acknowledged, or not.
+    fn arrive(&mut self, which: usize, arrives: bool, acknowledged: bool) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let sending = self.flying.remove(which % self.flying.len());
+        let id = match sending {
+            Sending::Readings { id, readings, .. } => {
+                for reading in readings.into_iter().filter(|_| arrives) {
+                    let name = String::from_utf8(reading.payload.to_vec()).unwrap();
+                    let known = self.received.insert((reading.class, reading.seq), name.clone());
+                    assert!(known.is_none_or(|known| known == name), "a number names one reading");
+                }
+                id
+            }
+            Sending::Gap { id, gap } => {
+                if arrives {
+                    self.told.insert((gap.class, gap.from_seq), gap);
+                }
+                id
+            }
+            Sending::WaitUntil(_) => unreachable!("never in flight"),
+        };
+        self.spool.settled(id, arrives && acknowledged, self.now);
+    }
+
+    fn link(&mut self, up: bool) {
+        if up == self.up {
+            return;
+        }
+        self.up = up;
+        self.flying.clear();
+        match up {
+            true => self.spool.link_up(self.now),
+            false => self.spool.link_down(self.now),
+        }
+    }
+
+    fn kill(&mut self, committed: bool) {
+        if committed {
+            self.commit();
+        }
+        self.storing.clear();
+        // Before the first ceiling is on disk there is nothing that could remember them.
+        let ceiling = |class: Class| self.metas.get(&class).map_or(1, |meta| meta.ceiling);
+        let received = &self.received;
+        self.pushed.retain(|key, _| {
+            assert!(key.1 < ceiling(key.0) || !received.contains_key(key), "sent above the ceiling");
+            key.1 < ceiling(key.0)
+        });
+        self.start();
+    }
+
+    fn restart(&mut self) {
+        self.commit();
+        self.storing = self.spool.last_ops(self.now);
+        self.commit();
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let mut saved = Saved {
+            metas: self.metas.values().copied().collect(),
+            gaps: self.gaps.values().cloned().collect(),
+            ..Saved::default()
+        };
+        for ((class, seq), row) in &self.rows {
+            saved.row(*class, *seq, row.bytes() as u64, row.born_ms, row.wall);
+        }
+        self.spool = Spool::new(&self.limits, self.batch_bytes, saved, self.now);
+        self.up = false;
+        self.loading = None;
+        self.flying.clear();
+    }
+
+    fn settle(&mut self) {
+        self.link(true);
+        for _ in 0..2_000 {
+            self.wait(300);
+            self.store(true);
+            self.store(true);
+            self.load();
+            self.load();
+            while self.send() || !self.flying.is_empty() {
+                self.arrive(0, true, true);
+            }
+            let counts = self.spool.counts(self.now);
+            if counts.rows == 0 && self.storing.is_empty() && self.spool.queues.iter().all(|queue| queue.is_told()) {
+                return;
+            }
+        }
+        panic!("it never becomes quiet: {:?} {:#?}", self.spool.counts(self.now), self.spool);
+    }
+
+    fn check(&self) {
+        for key in self.pushed.keys() {
+            let gaps =
+                self.told.values().filter(|gap| gap.class == key.0 && (gap.from_seq..=gap.to_seq).contains(&key.1));
+            match (self.received.contains_key(key), gaps.count()) {
+                (true, 0 | 1) | (false, 1) => {}
+                (received, gaps) => panic!("{key:?}: received {received}, in {gaps} gaps of {:?}", self.told),
+            }
+        }
+    }
+}
+
+fn key(row: &Row) -> Key {
+    (row.reading.class, row.reading.seq)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(bool, u8),
+    Store(bool),
+    Load,
+    Send,
+    Arrive(u8, bool, bool),
+    Link(bool),
+    Kill(bool),
+    Restart,
+    Wait(u16),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (any::<bool>(), 1..12_u8).prop_map(|(alarm, count)| Step::Push(alarm, count)),
+        8 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Step::Store),
+        5 => Just(Step::Load),
+        6 => Just(Step::Send),
+        6 => any::<(u8, bool, bool)>().prop_map(|(which, arrives, acked)| Step::Arrive(which, arrives, acked)),
+        3 => any::<bool>().prop_map(Step::Link),
+        1 => any::<bool>().prop_map(Step::Kill),
+        1 => Just(Step::Restart),
+        4 => prop_oneof![Just(5_u16), Just(300), Just(2_000), Just(20_000)].prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..100)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 2_000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn every_number_is_delivered_or_in_exactly_one_gap(steps in steps(), small in any::<bool>()) {
+        let mut world = World::new(if small { 3_000 } else { 1 << 20 }, 500);
+        for step in steps {
+            world.wait(3);
+            match step {
+                Step::Push(alarm, count) => {
+                    let class = if alarm { Class::Alarm } else { Class::Metric };
+                    (0..count).for_each(|_| world.push(class, 10));
+                }
+                Step::Store(works) => world.store(works),
+                Step::Load => world.load(),
+                Step::Send => drop(world.send()),
+                Step::Arrive(which, arrives, acked) => world.arrive(usize::from(which), arrives, acked),
+                Step::Link(up) => world.link(up),
+                Step::Kill(committed) => world.kill(committed),
+                Step::Restart => world.restart(),
+                Step::Wait(seconds) => world.wait(u64::from(seconds) * 1_000),
+            }
+            let counts = world.spool.counts(world.now);
+            prop_assert!(!small || counts.bytes <= 3_000 || !world.flying.is_empty(), "{counts:?}");
+        }
+        world.settle();
+        world.check();
+    }
+}
+
+#[test]
+fn while_the_link_keeps_up_nothing_is_written_but_a_ceiling_now_and_then() {
+    let mut world = World::new(1 << 20, 64 << 10);
+    world.link(true);
+    for _ in 0..5_000 {
+        world.push(Class::Metric, 100);
+        world.wait(100);
+        world.store(true);
+        world.store(true);
+        while world.send() {}
+        world.arrive(0, true, true);
+    }
+    assert_eq!(world.received.len(), 5_000);
+    assert!(world.rows.is_empty() && world.writes <= 10, "{} writes", world.writes);
+}
+
+#[test]
+fn while_the_link_is_away_rows_go_to_disk_in_groups_and_come_back_in_order() {
+    let mut world = World::new(64 << 20, 8 << 10);
+    for _ in 0..10_000 {
+        world.push(Class::Metric, 100);
+        world.wait(20);
+        world.store(true);
+        world.store(true);
+    }
+    assert!(world.writes <= 250, "{} writes in 200 s", world.writes);
+    assert!(world.spool.counts(world.now).memory_bytes < 64 << 10);
+    world.link(true);
+    let mut last = 0;
+    for _ in 0..2_000 {
+        world.load();
+        world.load();
+        world.send();
+        for sending in &world.flying {
+            let Sending::Readings { readings, .. } = sending else { panic!("{sending:?}") };
+            for reading in readings {
+                assert_eq!(reading.seq, last + 1);
+                last = reading.seq;
+            }
+        }
+        world.arrive(0, true, true);
+        world.store(true);
+        world.store(true);
+        world.wait(100);
+    }
+    assert_eq!((last, world.received.len()), (10_000, 10_000));
+    assert!(world.rows.is_empty(), "what was acknowledged is deleted");
+    let writes = world.writes;
+    world.push(Class::Metric, 100);
+    world.send();
+    world.arrive(0, true, true);
+    assert_eq!((world.received.len(), world.writes), (10_001, writes), "and the spool is in memory again");
+}
+
+#[test]
+fn a_link_that_is_up_and_slow_sends_readings_to_disk_and_stays_within_memory() {
+    let mut world = World::new(64 << 20, 8 << 10);
+    world.link(true);
+    world.push(Class::Metric, 100);
+    world.store(true);
+    world.store(true);
+    assert!(world.send());
+    for _ in 0..2_000 {
+        world.push(Class::Metric, 10_000);
+        world.wait(10);
+        world.store(true);
+        world.store(true);
+        assert!(world.spool.counts(world.now).memory_bytes <= MEMORY_BYTES + (1 << 20));
+    }
+    assert!(world.now.tick > SLOW_MS && world.rows.len() > 1_000);
+    world.settle();
+    world.check();
+    assert_eq!(world.received.len(), 2_001);
+}
+
+#[test]
+fn a_store_that_fails_costs_the_oldest_and_says_so() {
+    let mut world = World::new(64 << 20, 8 << 10);
+    for _ in 0..300 {
+        world.push(Class::Metric, 20_000);
+        world.wait(1_000);
+        world.store(false);
+        world.store(false);
+    }
+    let counts = world.spool.counts(world.now);
+    assert!(counts.memory_bytes <= MEMORY_BYTES, "{counts:?}");
+    world.settle();
+    world.check();
+    let gaps: Vec<&Gap> = world.told.values().collect();
+    assert!(
+        gaps.len() == 1 && gaps[0].reason == FULL && gaps[0].to_seq == 300 - world.received.len() as u64,
+        "{gaps:?}"
+    );
+}
+
+#[test]
+fn metrics_are_given_up_before_alarms_and_the_cap_is_kept() {
+    let mut world = World::new(100_000, 8 << 10);
+    for round in 0..5_000 {
+        world.push(Class::Metric, 100);
+        if round % 50 == 0 {
+            world.push(Class::Alarm, 100);
+        }
+        world.wait(1_000);
+        world.store(true);
+        world.store(true);
+        let stored: usize = world.rows.values().map(Row::bytes).sum();
+        assert!(stored <= 100_000 + 60_000, "a deletion may wait for its company: {stored}");
+    }
+    world.settle();
+    world.check();
+    let alarms = world.received.keys().filter(|(class, _)| *class == Class::Alarm).count();
+    assert_eq!(alarms, 100);
+    assert!(world.told.values().all(|gap| gap.class == Class::Metric && gap.reason == FULL));
+    assert_eq!(world.told.len(), 1, "neighbours are one gap: {:?}", world.told);
+}
+
+#[test]
+fn what_is_too_old_is_given_up_by_the_spools_own_clock() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    world.push(Class::Metric, 10);
+    world.push(Class::Alarm, 10);
+    world.wait(1_000);
+    world.store(true);
+    world.store(true);
+    // A wall clock that jumps a year ahead, and one that was never set, expire nothing.
+    for wall in [NOON_MS + 365 * 86_400_000, 5_000] {
+        world.now.wall = Timestamp::from_ms(wall);
+        world.wait(1_000);
+        world.store(true);
+        assert_eq!(world.spool.counts(world.now).expired, 0);
+    }
+    world.kill(false);
+    assert_eq!(world.spool.counts(world.now).expired, 0);
+    world.wait(DAY_MS + 1_000);
+    world.settle();
+    world.check();
+    assert!(world.received.contains_key(&(Class::Alarm, 1)), "alarms are kept for longer");
+    assert_eq!(world.told[&(Class::Metric, 1)].reason, EXPIRED);
+}
+
+#[test]
+fn the_time_switched_off_counts_when_both_clocks_were_set() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    world.push(Class::Metric, 10);
+    world.wait(1_000);
+    world.store(true);
+    world.store(true);
+    world.now = Now { tick: 3, wall: Timestamp::from_ms(NOON_MS + 2 * 86_400_000) };
+    world.kill(false);
+    world.settle();
+    assert_eq!(world.told[&(Class::Metric, 1)].reason, EXPIRED);
+}
+
+#[test]
+fn what_was_in_memory_when_the_gateway_was_killed_is_a_gap_and_no_number_comes_twice() {
+    let mut world = World::new(1 << 20, 64 << 10);
+    world.link(true);
+    for _ in 0..20 {
+        world.push(Class::Metric, 10);
+        world.store(true);
+        world.store(true);
+    }
+    world.kill(false);
+    world.push(Class::Metric, 10);
+    world.settle();
+    world.check();
+    let lost = &world.told[&(Class::Metric, 1)];
+    assert_eq!((lost.reason, lost.to_seq), (LOST, 1_025));
+    assert_eq!(world.received.len(), 1);
+}
+
+#[test]
+fn a_clean_stop_loses_nothing_and_skips_no_number() {
+    let mut world = World::new(1 << 20, 64 << 10);
+    world.link(true);
+    for round in 0..50 {
+        world.push(Class::Metric, 10);
+        if round % 10 == 0 {
+            world.restart();
+            world.link(round % 20 == 0);
+        }
+    }
+    world.settle();
+    world.check();
+    assert_eq!(world.received.keys().map(|(_, seq)| *seq).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
+    assert!(world.told.is_empty());
+}
+
+#[test]
+fn rows_that_vanish_from_the_store_are_told() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    for _ in 0..600 {
+        world.push(Class::Metric, 10);
+    }
+    world.wait(1_000);
+    world.store(true);
+    world.store(true);
+    let gone: BTreeSet<u64> = (10..20).chain([255, 256, 257]).chain(590..=600).collect();
+    world.rows.retain(|(_, seq), _| !gone.contains(seq));
+    world.settle();
+    world.check();
+    assert_eq!(world.received.len(), 600 - gone.len());
+    assert!(world.told.values().all(|gap| gap.reason == LOST));
+}
+
+#[test]
+fn rows_that_are_being_read_while_the_link_flaps_do_not_overtake_those_in_flight() {
+    let mut world = World::new(1 << 20, 1 << 20);
+    for _ in 0..600 {
+        world.push(Class::Metric, 10);
+    }
+    world.wait(1_000);
+    world.store(true);
+    world.store(true);
+    world.link(true);
+    (0..2).for_each(|_| world.load());
+    assert!(world.send());
+    world.load();
+    world.link(false);
+    world.link(true);
+    world.load();
+    world.settle();
+    world.check();
+    assert_eq!(world.received.len(), 600);
+}
+
+#[test]
+fn what_was_lost_on_the_way_to_the_spool_is_told_at_its_place() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    for round in 0..6 {
+        world.link(round > 2);
+        world.push(Class::Metric, 10);
+        world.spool.missed(Class::Metric);
+    }
+    world.settle();
+    world.check();
+    let told: Vec<(u64, u64, &str)> = world.told.values().map(|gap| (gap.from_seq, gap.to_seq, gap.reason)).collect();
+    assert_eq!(told, [2, 4, 6, 8, 10, 12].map(|seq| (seq, seq, LOST)));
+    assert_eq!(world.received.len(), 6);
+}
+
+#[test]
+fn alarms_do_not_wait_behind_metrics_nor_metrics_behind_alarms() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    for _ in 0..500 {
+        world.push(Class::Metric, 100);
+        world.push(Class::Alarm, 100);
+    }
+    world.wait(1_000);
+    world.store(true);
+    world.store(true);
+    world.link(true);
+    (0..4).for_each(|_| world.load());
+    assert!(world.send() && world.send() && !world.send(), "one of each is in flight");
+    let rows = |sending: &Sending| match sending {
+        Sending::Readings { readings, .. } => readings.len(),
+        _ => 0,
+    };
+    let (alarms, metrics) = (rows(&world.flying[0]), rows(&world.flying[1]));
+    assert!(alarms >= 8 * metrics && metrics > 0, "{alarms} and {metrics}");
+    // Backlog of metrics keeps to the pace, alarms do not.
+    world.flying.clear();
+    world.link(false);
+    world.link(true);
+    world.pace = Pace::new(1, 1);
+    world.pace.spend(1_000_000);
+    (0..4).for_each(|_| world.load());
+    assert!(world.send() && !world.send());
+}

@@ -30,6 +30,9 @@ use crate::twin::{self, Twins, Voice, Word};
 /// The retained list of devices: id, profile, connection, unit and the root of its topics.
 pub const DEVICES_TOPIC: &str = "gateway/devices";
 
+/// Complaints about a refused configuration that `gateway/status` repeats; the log has them all.
+pub const STATUS_COMPLAINTS: usize = 20;
+
 /// How often `gateway/status` is told when nothing happens.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,8 @@ pub struct Gateway {
     store: Arc<Store>,
     twins: Arc<Twins>,
     mappers: Option<Mappers>,
+    /// How the files were taken the last time, as `gateway/status` says it.
+    reloaded: Value,
     /// For those who have to know the devices of the configuration in force.
     devices: watch::Sender<Vec<Arc<Device>>>,
     clock: mappers::clock::Clock,
@@ -119,12 +124,14 @@ impl Gateway {
             let bus_broker = broker.clone();
             // `admin`, because a request may name any response topic; what is reserved stays so for mappers too.
             let buses = Arc::new(move |connection: &str| bus_broker.attach(&format!("mapper-{connection}"), "admin"));
-            Mappers::start(&loaded.config, buses, &loaded.probes, stop.child_token())
+            Mappers::start(&loaded.config, buses, loaded.probes(), stop.child_token())
         });
         let bus = broker.attach("gateway-watch", "admin");
         tokio::spawn(gone::watch(bus, loaded.config.twin.root.clone(), watched, stop.child_token()));
         let since = clock.now().wall;
-        let gateway = Self { path, config: loaded.config, since, broker, store, twins, mappers, devices, clock, stop };
+        let reloaded = outcome(since, &[]);
+        let config = loaded.config;
+        let gateway = Self { path, config, since, broker, store, twins, mappers, reloaded, devices, clock, stop };
         gateway.tell_devices();
         gateway.tell_status("online");
         info!(gateway = %gateway.config.id, devices = gateway.config.devices.len(), "started");
@@ -142,12 +149,22 @@ impl Gateway {
     }
 
     /// Reads the files again and makes them true: devices, profiles, connections and users. A file that does not check is
-    /// refused, and everything stays as it is. Returns the files to watch from now on.
+    /// refused, and everything stays as it is; `gateway/status` says so. Returns the files to watch from now on.
     ///
     /// # Errors
     /// Every complaint about the files.
     pub async fn reload(&mut self) -> Result<Vec<PathBuf>, Vec<Complaint>> {
-        let loaded = config::load(&self.path)?;
+        let result = match config::load(&self.path) {
+            Ok(loaded) => Ok(self.take(loaded).await),
+            Err(complaints) => Err(complaints),
+        };
+        let complaints = result.as_ref().err().map_or(&[][..], Vec::as_slice);
+        self.reloaded = outcome(self.clock.now().wall, complaints);
+        self.tell_status("online");
+        result
+    }
+
+    async fn take(&mut self, loaded: Loaded) -> Vec<PathBuf> {
         self.warn_of_the_unchangeable(&loaded.config);
         let config = Config {
             id: self.config.id.clone(),
@@ -169,9 +186,8 @@ impl Gateway {
         self.devices.send_replace(config.devices.clone());
         self.config = config;
         self.tell_devices();
-        self.tell_status("online");
         info!(devices = self.config.devices.len(), "reloaded");
-        Ok(loaded.files)
+        loaded.files
     }
 
     fn warn_of_the_unchangeable(&self, new: &Config) {
@@ -235,6 +251,7 @@ impl Gateway {
             "version": env!("CARGO_PKG_VERSION"),
             "since": self.since,
             "devices": self.config.devices.len(),
+            "reload": self.reloaded,
             "upstream": upstream,
             "broker": {
                 "clients": broker.clients,
@@ -328,6 +345,13 @@ impl Desk for Reception {
             None => drop(request),
         }
     }
+}
+
+/// How the files were taken: `applied`, or `refused` with what is wrong with them.
+fn outcome(at: Timestamp, complaints: &[Complaint]) -> Value {
+    let state = if complaints.is_empty() { "applied" } else { "refused" };
+    let errors: Vec<&Complaint> = complaints.iter().take(STATUS_COMPLAINTS).collect();
+    json!({"at": at, "state": state, "errors": errors})
 }
 
 fn warn_of_the_unclean(store: &Store) {

@@ -17,6 +17,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::host::{Host, Setup};
 use crate::modbus::port::ModbusPort;
+use crate::port::Probes;
 
 /// From the end of a task that should not have ended to its next start.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ pub type BusFactory = Arc<dyn Fn(&str) -> Bus + Send + Sync>;
 pub struct Mappers {
     wires: BTreeMap<String, Running>,
     buses: BusFactory,
-    probes: Arc<[Arc<Profile>]>,
+    probes: Probes,
     clock: Clock,
     root: String,
     stop: CancellationToken,
@@ -43,19 +44,20 @@ struct Running {
 }
 
 impl Mappers {
-    /// Starts a task for every wire of the configuration. `probes` are the profiles a scan tries to recognise, the
+    /// Starts a task for every wire of the configuration. `probes` gives the profiles a scan tries to recognise, the
     /// configured devices' own are added. Cancelling `stop` ends all; [`Mappers::stop`] waits for it.
-    pub fn start(config: &Config, buses: BusFactory, probes: &[Arc<Profile>], stop: CancellationToken) -> Self {
-        let mut all: Vec<Arc<Profile>> = probes.to_vec();
-        for device in &config.devices {
-            if !all.iter().any(|profile| profile.hash == device.profile.hash) {
-                all.push(Arc::clone(&device.profile));
-            }
-        }
+    pub fn start(config: &Config, buses: BusFactory, probes: Probes, stop: CancellationToken) -> Self {
+        let mut own: Vec<Arc<Profile>> = Vec::new();
+        add_unknown(&mut own, config.devices.iter().map(|device| &device.profile));
+        let all = move || {
+            let mut all = probes();
+            add_unknown(&mut all, own.iter());
+            all
+        };
         let mut mappers = Self {
             wires: BTreeMap::new(),
             buses,
-            probes: all.into(),
+            probes: Arc::new(all),
             clock: Clock::new(),
             root: config.twin.root.clone(),
             stop,
@@ -126,7 +128,7 @@ impl Mappers {
 struct Wire {
     connection: Arc<Connection>,
     buses: BusFactory,
-    probes: Arc<[Arc<Profile>]>,
+    probes: Probes,
     clock: Clock,
     root: String,
     devices: watch::Sender<Vec<Arc<Device>>>,
@@ -158,6 +160,14 @@ impl Wire {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(RESTART_PAUSE) => {}
             }
+        }
+    }
+}
+
+fn add_unknown<'a>(all: &mut Vec<Arc<Profile>>, more: impl Iterator<Item = &'a Arc<Profile>>) {
+    for profile in more {
+        if !all.iter().any(|known| known.hash == profile.hash) {
+            all.push(Arc::clone(profile));
         }
     }
 }

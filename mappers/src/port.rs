@@ -13,6 +13,10 @@ use protocols::poll::Job;
 use protocols::profile::Profile;
 use protocols::value::{Quality, Value, Why};
 
+/// The profiles a scan tries to recognise. Made anew for each scan, so that a gateway does not hold what it uses once
+/// in its life.
+pub type Probes = Arc<dyn Fn() -> Vec<Arc<Profile>> + Send + Sync>;
+
 /// One value that came off a wire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {

@@ -1,15 +1,12 @@
 //! Properties, profiles and devices for tests: everything at its default but what a test names.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocols::codec::{DataType, Layout, Scaling};
+use protocols::codec::{DataType, Layout};
 use protocols::config::Device;
-use protocols::modbus::{MergeLimits, Table, Visitor};
-use protocols::profile::{
-    Access, Conflict, Group, Kind, Meta, ModbusDevice, Offline, Profile, Property, Report, Source, Write,
-};
+use protocols::modbus::{Table, Visitor};
+use protocols::profile::{Access, Group, Kind, Profile, Property, Source};
 
 /// A writable number at holding register 0, changed as the test wants it.
 pub(crate) fn property(name: &str, change: impl FnOnce(&mut Property)) -> Property {
@@ -20,61 +17,18 @@ pub(crate) fn property(name: &str, change: impl FnOnce(&mut Property)) -> Proper
         write_address: None,
         write_function: None,
     };
-    let mut property = Property {
-        name: name.parse().unwrap(),
-        title: None,
-        kind: Kind::Number,
-        unit: None,
-        class: None,
-        category: None,
-        access: Access::ReadWrite,
-        group: 0,
-        scaling: Scaling::default(),
-        range: None,
-        invalid: Vec::new(),
-        labels: BTreeMap::new(),
-        flags: BTreeMap::new(),
-        deadband: None,
-        report: Report::default(),
-        max_age: None,
-        stream: false,
-        counter: None,
-        conflict: Conflict::default(),
-        write: Write::default(),
-        source: Source::Modbus(visitor),
-    };
+    let mut property = Property::new(name.parse().unwrap(), Kind::Number, Source::Modbus(visitor));
+    property.access = Access::ReadWrite;
     change(&mut property);
     property
 }
 
 /// A device model with one group, read every second.
 pub(crate) fn profile(properties: Vec<Property>, change: impl FnOnce(&mut Profile)) -> Arc<Profile> {
-    let mut profile = Profile {
-        id: "test.device".to_owned(),
-        version: "1.0.0".to_owned(),
-        hash: "0".repeat(16),
-        meta: Meta::default(),
-        groups: vec![Group {
-            name: "default".to_owned(),
-            interval: Duration::from_secs(1),
-            phase: None,
-            atomic: false,
-            report: Report::default(),
-        }],
-        properties,
-        init: Vec::new(),
-        modbus: ModbusDevice {
-            merge: MergeLimits::default(),
-            timeout: None,
-            retries: 0,
-            delay: Duration::ZERO,
-            busy_retries: 3,
-            offline: Offline::default(),
-            serial: None,
-        },
-        probe: None,
-        commands: BTreeMap::new(),
-    };
+    let mut profile = Profile::new("test.device", properties);
+    profile.hash = "0".repeat(16);
+    profile.groups = vec![Group { interval: Duration::from_secs(1), ..Group::default() }];
+    (profile.modbus.retries, profile.modbus.busy_retries) = (0, 3);
     change(&mut profile);
     Arc::new(profile)
 }

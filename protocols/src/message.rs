@@ -2,9 +2,14 @@
 //!
 //! In and out: JSON, exactly as the contract writes it. Must never lose a digit of a 64-bit integer.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use plain::in_plain_words;
 
 use crate::name::PropertyName;
 use crate::value::{Quality, Timestamp, Value};
@@ -107,7 +112,9 @@ pub struct DesiredSet {
     /// Comes back in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Property → value; `null` clears.
+    /// Property → value; `null` clears. A name that stands there twice makes the request unreadable: whichever value
+    /// was taken, somebody would have meant the other.
+    #[serde(deserialize_with = "each_once")]
     pub patch: BTreeMap<String, Value>,
     /// Refused with 409 unless the desired section is at this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -358,6 +365,32 @@ impl WireStatus {
     pub fn is_gone(&self) -> bool {
         self.state == "closed" && self.reason.as_deref() == Some(MAPPER_GONE)
     }
+}
+
+fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    struct Patch;
+
+    impl<'de> Visitor<'de> for Patch {
+        type Value = BTreeMap<String, Value>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut patch = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                if patch.contains_key(&name) {
+                    let why = format!("\"{name}\" stands in the patch twice; write one value for it");
+                    return Err(A::Error::custom(why));
+                }
+                patch.insert(name, value);
+            }
+            Ok(patch)
+        }
+    }
+
+    deserializer.deserialize_map(Patch)
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! In: every reading of one device, and the tick. Out: the readings to send. Must never hold back a change of quality,
 //! and never send a value twice because it was read twice.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::profile::{Counter, Deadband, Profile, Property, ReportMode, Source};
 use crate::value::{Now, Quality, Reading, Value, same};
 
@@ -12,33 +15,26 @@ const HEARTBEAT_EARLY: u64 = 20;
 /// How much a step may fall short of the dead band by binary rounding, as a share of the step.
 const ROUNDING: f64 = 1e-9;
 
-/// What one device has reported, and the rules for what it will.
-#[derive(Clone, Debug, Default)]
+/// What one device has reported; the rules for what it will are its profile's, which all devices of a model share.
+#[derive(Clone, Debug)]
 pub struct Report {
-    rules: Vec<Rule>,
+    profile: Arc<Profile>,
     marks: Vec<Mark>,
     /// Properties whose mark holds something back or grows old; the others are never looked at by the clock.
     timed: Vec<usize>,
-    /// The groups whose values are reported only when all were read, by the profile's index.
-    atomic: Vec<bool>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Rule {
-    group: usize,
-    mode: ReportMode,
-    min_ms: u64,
-    max_ms: Option<u64>,
-    deadband: Option<Deadband>,
-    counter: Option<Counter>,
-    max_age_ms: Option<u64>,
-    wired: bool,
-}
-
+/// What was told of one property. There is one for each property of each device, so it holds what all need.
 #[derive(Clone, Debug, Default)]
 struct Mark {
     told: Option<Reading>,
     told_at: u64,
+    more: Option<Box<More>>,
+}
+
+/// What few properties need: those that hold back, grow old or count.
+#[derive(Clone, Debug, Default)]
+struct More {
     held: Option<Reading>,
     seen: Option<u64>,
     count: Option<f64>,
@@ -47,43 +43,47 @@ struct Mark {
 
 impl Report {
     /// The rules of a profile; nothing is reported yet.
-    pub fn new(profile: &Profile) -> Self {
-        let rules: Vec<Rule> = profile.properties.iter().map(rule).collect();
-        let timed = (0..rules.len())
-            .filter(|index| rules.get(*index).is_some_and(|rule| rule.min_ms > 0 || rule.max_age_ms.is_some()))
-            .collect();
-        let atomic = profile.groups.iter().map(|group| group.atomic).collect();
-        Self { marks: vec![Mark::default(); rules.len()], rules, timed, atomic }
+    pub fn new(profile: Arc<Profile>) -> Self {
+        let properties = profile.properties.iter();
+        let marks = properties.clone().map(|property| Mark { more: more(property), ..Mark::default() }).collect();
+        let is_timed = |property: &Property| min_ms(property) > 0 || property.max_age.is_some();
+        let timed = properties.enumerate().filter(|(_, property)| is_timed(property)).map(|(index, _)| index).collect();
+        Self { profile, marks, timed }
     }
 
     /// Takes one reading; gives what is to be sent, which may differ in quality (a doubted counter).
     pub fn on_reading(&mut self, property: usize, mut reading: Reading, now: Now) -> Option<Reading> {
-        let (Some(rule), Some(mark)) = (self.rules.get(property), self.marks.get_mut(property)) else { return None };
-        if !reading.quality.is_bad() {
-            mark.seen = Some(now.tick);
-            mark.stale = false;
+        let (Some(rule), Some(mark)) = (self.profile.properties.get(property), self.marks.get_mut(property)) else {
+            return None;
+        };
+        if let Some(more) = mark.more.as_mut().filter(|_| !reading.quality.is_bad()) {
+            more.seen = Some(now.tick);
+            more.stale = false;
             if let Some(counter) = &rule.counter {
-                doubt(counter, &mut mark.count, &mut reading);
+                doubt(counter, &mut more.count, &mut reading);
             }
         }
+        let mode = rule.report.mode;
         let Some(told) = &mark.told else {
-            return (rule.mode != ReportMode::Never).then(|| mark.tell(reading, now.tick));
+            return (mode != ReportMode::Never).then(|| mark.tell(reading, now.tick));
         };
         let since = now.tick.saturating_sub(mark.told_at);
-        let heartbeat = rule.max_ms.is_some_and(|max| since + max / HEARTBEAT_EARLY >= max);
+        let heartbeat = rule.report.max_interval.map(ms).is_some_and(|max| since + max / HEARTBEAT_EARLY >= max);
         let quality = reading.quality != told.quality;
         let changed = || moved(rule.deadband.as_ref(), &told.value, &reading.value);
-        let wanted = match rule.mode {
+        let wanted = match mode {
             ReportMode::Never => return None,
             ReportMode::Always => true,
             ReportMode::Interval => heartbeat,
             ReportMode::OnChange => heartbeat || changed(),
         };
-        if quality || (wanted && since >= rule.min_ms) {
+        if quality || (wanted && since >= min_ms(rule)) {
             return Some(mark.tell(reading, now.tick));
         }
         // Too soon: the newest is kept and sent when the time has come; a value that went back is forgotten.
-        mark.held = wanted.then_some(reading);
+        if let Some(more) = &mut mark.more {
+            more.held = wanted.then_some(reading);
+        }
         None
     }
 
@@ -95,8 +95,7 @@ impl Report {
         now: Now,
         out: &mut Vec<(usize, Reading)>,
     ) {
-        let atomic = self.atomic.get(group).copied().unwrap_or_default();
-        if atomic {
+        if self.profile.groups.get(group).is_some_and(|group| group.atomic) {
             let readings: Vec<_> = readings.into_iter().collect();
             let torn = readings.iter().any(|(_, reading)| reading.quality.is_bad());
             let kept = readings.into_iter().filter(|(_, reading)| !torn || reading.quality.is_bad());
@@ -111,13 +110,17 @@ impl Report {
     /// sent again as `uncertain`.
     pub fn on_time(&mut self, now: Now, out: &mut Vec<(usize, Reading)>) {
         for property in &self.timed {
-            let (Some(rule), Some(mark)) = (self.rules.get(*property), self.marks.get_mut(*property)) else { continue };
-            if mark.held.is_some() && now.tick >= mark.told_at + rule.min_ms {
-                out.extend(mark.held.take().map(|held| (*property, mark.tell(held, now.tick))));
+            let Some(rule) = self.profile.properties.get(*property) else { continue };
+            let Some(mark) = self.marks.get_mut(*property) else { continue };
+            if now.tick >= mark.told_at + min_ms(rule) {
+                let held = mark.more.as_mut().and_then(|more| more.held.take());
+                out.extend(held.map(|held| (*property, mark.tell(held, now.tick))));
             }
             if mark.ages_at(rule).is_some_and(|at| now.tick >= at) {
-                mark.stale = true;
-                if let Some(told) = mark.told.clone().filter(|_| rule.mode != ReportMode::Never) {
+                if let Some(more) = &mut mark.more {
+                    more.stale = true;
+                }
+                if let Some(told) = mark.told.clone().filter(|_| rule.report.mode != ReportMode::Never) {
                     let old = Reading { quality: Quality::Uncertain(None), ..told };
                     out.push((*property, mark.tell(old, now.tick)));
                 }
@@ -128,8 +131,8 @@ impl Report {
     /// The tick at which [`Report::on_time`] has something to do.
     pub fn next_due(&self) -> Option<u64> {
         let due = self.timed.iter().filter_map(|property| {
-            let (rule, mark) = (self.rules.get(*property)?, self.marks.get(*property)?);
-            let held = mark.held.as_ref().map(|_| mark.told_at + rule.min_ms);
+            let (rule, mark) = (self.profile.properties.get(*property)?, self.marks.get(*property)?);
+            let held = mark.more.as_ref()?.held.as_ref().map(|_| mark.told_at + min_ms(rule));
             [held, mark.ages_at(rule)].into_iter().flatten().min()
         });
         due.min()
@@ -137,12 +140,12 @@ impl Report {
 
     /// Whether a value is older than its `max_age`.
     pub fn is_stale(&self) -> bool {
-        self.timed.iter().any(|property| self.marks.get(*property).is_some_and(|mark| mark.stale))
+        self.timed.iter().any(|property| self.is_old(*property))
     }
 
     /// Whether the value of a property is older than its `max_age`.
     pub fn is_old(&self, property: usize) -> bool {
-        self.marks.get(property).is_some_and(|mark| mark.stale)
+        self.marks.get(property).is_some_and(Mark::is_stale)
     }
 
     /// Forgets what was sent, so that everything is sent again: the other side may have missed some of it. Counters
@@ -150,18 +153,18 @@ impl Report {
     pub fn forget(&mut self) {
         for mark in &mut self.marks {
             mark.told = None;
-            mark.held = None;
+            mark.forget_held();
         }
     }
 
     /// The properties a device reads itself; these go bad when it is away.
     pub fn wired(&self) -> impl Iterator<Item = usize> + '_ {
-        self.rules.iter().enumerate().filter(|(_, rule)| rule.wired).map(|(index, _)| index)
+        self.profile.properties.iter().enumerate().filter(|(_, rule)| is_wired(rule)).map(|(index, _)| index)
     }
 
     /// The group of a property.
     pub fn group(&self, property: usize) -> Option<usize> {
-        self.rules.get(property).map(|rule| rule.group)
+        self.profile.properties.get(property).map(|rule| rule.group)
     }
 }
 
@@ -169,28 +172,42 @@ impl Mark {
     fn tell(&mut self, reading: Reading, tick: u64) -> Reading {
         self.told = Some(reading.clone());
         self.told_at = tick;
-        self.held = None;
+        self.forget_held();
         reading
     }
 
-    fn ages_at(&self, rule: &Rule) -> Option<u64> {
+    fn forget_held(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.held = None;
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.stale)
+    }
+
+    fn ages_at(&self, rule: &Property) -> Option<u64> {
         let bad = self.told.as_ref().is_some_and(|told| told.quality.is_bad());
-        if self.stale || bad { None } else { Some(self.seen? + rule.max_age_ms?) }
+        if self.is_stale() || bad { None } else { Some(self.more.as_ref()?.seen? + ms(rule.max_age?)) }
     }
 }
 
-fn rule(property: &Property) -> Rule {
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Rule {
-        group: property.group,
-        mode: property.report.mode,
-        min_ms: property.report.min_interval.map_or(0, ms),
-        max_ms: property.report.max_interval.map(ms),
-        deadband: property.deadband,
-        counter: property.counter,
-        max_age_ms: property.max_age.map(ms),
-        wired: property.access.reads() && !matches!(property.source, Source::Computed(_) | Source::Alarm(_)),
-    }
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn min_ms(property: &Property) -> u64 {
+    property.report.min_interval.map_or(0, ms)
+}
+
+fn is_wired(property: &Property) -> bool {
+    property.access.reads() && !matches!(property.source, Source::Computed(_) | Source::Alarm(_))
+}
+
+/// Room for what only some rules need to remember.
+fn more(property: &Property) -> Option<Box<More>> {
+    let needed = min_ms(property) > 0 || property.max_age.is_some() || property.counter.is_some();
+    needed.then(Box::default)
 }
 
 /// Whether a value has left the dead band around what was told: changes smaller than the band are inside, and with two

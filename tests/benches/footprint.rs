@@ -28,8 +28,21 @@ const DEVICES: usize = 100;
 const REGISTERS: usize = 100;
 /// Clients of the crowd.
 const CROWD: usize = 1000;
+/// Resident memory of others of the kind, each with mosquitto beside it, in MiB. They are not run here: the figures were
+/// measured on 22 November 2026 on a like machine (2 cores, Debian 12, mosquitto 2.0.11), idle unless it says otherwise.
+const PEERS: [(&str, f64, Case); 3] = [
+    ("thin-edge 2.0.1 (agent and two mappers) + mosquitto", 71.0, Case::Idle),
+    ("KubeEdge edgecore 1.23-beta + mosquitto", 76.0, Case::Idle),
+    ("Neuron + mosquitto, 100 devices", 39.0, Case::Many),
+];
 /// Longest wait for the first values of all devices.
 const FIRST: Duration = Duration::from_secs(60);
+
+/// What is compared: an idle gateway, or the large case.
+enum Case {
+    Idle,
+    Many,
+}
 
 fn main() {
     match child().as_deref() {
@@ -164,6 +177,20 @@ fn memory(run: &Run) {
     let peers = (theirs[1].median(0) - theirs[0].median(0)) * 1024.0 / CROWD as f64;
     table.row(&["KiB a device, from 1 to 100".to_owned(), figure(growth), "–".to_owned(), String::new()]);
     table.row(&["KiB a client".to_owned(), figure(each), figure(peers), ratio(each, peers)]);
+    table.print();
+    beside_others(ours[0].median(0), ours[2].median(0));
+}
+
+fn beside_others(idle: f64, many: f64) {
+    let mut table =
+        Table::new("memory beside others, RSS in MiB", &["product", "MiB", "Tidegate", "Tidegate / product"]);
+    for (name, theirs, case) in PEERS {
+        let ours = match case {
+            Case::Idle => idle,
+            Case::Many => many,
+        };
+        table.row(&[name.to_owned(), figure(theirs), figure(ours), ratio(ours, theirs)]);
+    }
     table.print();
 }
 

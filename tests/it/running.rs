@@ -130,11 +130,14 @@ fn a_saved_file_or_a_signal_reloads_without_dropping_anybody() {
     home.write("gateway.yaml", "schema: 1\ngateway: {");
     running.signal("HUP");
     tests::eventually("the refusal to be logged", || running.log().contains("gateway.yaml").then_some(()));
+    watch.value("gateway/status", "/reload/state", &json!("refused"));
+    watch.value("gateway/status", "/reload/errors/0/file", &json!("gateway.yaml"));
     peer.put(1, "holding", 0, &[18]);
     watch.value("twin/one/reported/level", "/value", &json!(18));
 
     // Saved, without a signal: the device goes, and its retained topics with it.
     home.write("gateway.yaml", &gateway(&connections, one));
+    watch.value("gateway/status", "/reload/state", &json!("applied"));
     tests::eventually("the topics of the device that went to be cleared", || {
         retained(running.port(), &["twin/two/#", "twin/two"]).is_empty().then_some(())
     });

@@ -124,7 +124,8 @@ async fn open(
         Ok(Ok(wire)) => Some((wire, peer)),
         Ok(Err(error)) => {
             shared.counters.refused_clients.add(1);
-            tracing::info!(peer = %address, %error, "the handshake failed");
+            let hint = tls::hint(&error.to_string());
+            tracing::info!(peer = %address, %error, hint, "the handshake failed");
             None
         }
         Err(_) => {

@@ -201,7 +201,7 @@ impl Broker {
         shared.act(|core, fx| core.load(&inventory, |client, user| owner(users, client, user, &root), fx));
         let bound: Vec<_> = listeners.iter().map(|one| (one.name.clone(), one.address)).collect();
         for (name, address) in &bound {
-            tracing::info!(listener = name, %address, "listening");
+            tracing::debug!(listener = name, %address, "listening");
         }
         // listeners and housekeeping apart from connections, which are waited for when the broker stops
         let tasks = TaskTracker::new();

@@ -67,6 +67,16 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if list.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(list) }
 }
 
+/// What a person can do about an error of rustls that does not say it.
+pub(super) fn hint(error: &str) -> Option<&'static str> {
+    // A certificate that openssl signs without a file of extensions.
+    let is_first_version = error.contains("UnsupportedCertVersion");
+    is_first_version.then_some(
+        "this is an X.509 version 1 certificate; sign it as version 3: openssl x509 -req … -extfile FILE, where FILE \
+         says basicConstraints=CA:FALSE",
+    )
+}
+
 /// The common name of a verified certificate's subject, as `CN=…`.
 pub(super) fn subject(certificate: &[u8]) -> Option<String> {
     // RFC 5280, 4.1: Certificate → TBSCertificate → [0] version, serial, signature, issuer, validity, subject

@@ -60,7 +60,7 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         bus::mqtt(options).0
     });
     let stop = CancellationToken::new();
-    let mappers = Mappers::start(&loaded.config, buses, &loaded.probes, stop.clone());
+    let mappers = Mappers::start(&loaded.config, buses, loaded.probes(), stop.clone());
     screen.line(&format!("mapping {} connections", loaded.config.connections.len()))?;
     screen.line("ready")?;
     crate::run::stop_signal().await;

@@ -19,6 +19,8 @@ mod user;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use protocols::yaml::Complaint;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 pub use failure::{Failure, Kind};
 pub use screen::{Screen, Tone, shows_colour};
@@ -102,16 +104,17 @@ fn asked<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure
 
 /// Logs to standard error, from this level on unless `TIDEGATE_LOG` says otherwise.
 fn log_to_stderr(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // `info` or `info,rumqttc=debug`: levels by target, without the regular expressions of an `EnvFilter`, which would be
+    // half a megabyte of a small program.
+    let wanted = std::env::var("TIDEGATE_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = wanted.or_else(|| level.parse().ok()).unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         // Standard error may be a pipe that nobody reads any more; that must not end a gateway.
         .log_internal_errors(false)
-        .with_ansi(shows_colour(&std::io::stderr()))
-        .finish();
+        .with_ansi(shows_colour(&std::io::stderr()));
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // A second log of the same process (a test that starts two gateways) keeps the first one.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -94,6 +94,18 @@ fn overview(gateway: &Value, screen: &mut Screen) -> Result<(), Failure> {
         number(gateway, "/store/waiting_bytes"),
         gateway.pointer("/store/state").and_then(Value::as_str).unwrap_or("unknown")
     ))?;
+    if gateway.pointer("/reload/state").and_then(Value::as_str) == Some("refused") {
+        let errors = gateway.pointer("/reload/errors").and_then(Value::as_array).map_or(0, Vec::len);
+        let first = gateway
+            .pointer("/reload/errors/0")
+            .map(|error| format!("{}:{}: {}", word(error, "file"), number(error, "/line"), word(error, "message")));
+        screen.line(&format!(
+            "configuration: {}, {errors} errors since {}; the one before is in force; first: {}",
+            screen.paint("refused", Tone::Bad),
+            gateway.pointer("/reload/at").and_then(Value::as_str).unwrap_or("?"),
+            first.unwrap_or_default()
+        ))?;
+    }
     for (name, state) in gateway.get("upstream").and_then(Value::as_object).into_iter().flatten() {
         screen.line(&format!("upstream {name}: {}", state.as_str().unwrap_or("unknown")))?;
     }

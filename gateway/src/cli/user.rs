@@ -66,6 +66,7 @@ pub(super) fn run(command: Command, screen: &mut Screen) -> Result<(), Failure> 
     let path = &command.file;
     match command.action {
         Action::Add { name, role, password_stdin, certificate } => {
+            known_role(path, &role)?;
             let hash = match &certificate {
                 Some(_) if !password_stdin => None,
                 _ => Some(hash(&password(password_stdin)?)?),
@@ -82,6 +83,17 @@ pub(super) fn run(command: Command, screen: &mut Screen) -> Result<(), Failure> 
         }
         Action::List { json } => list(path, json, screen),
     }
+}
+
+/// Refuses a role that neither the program nor the file has, before anybody types a password for it.
+fn known_role(path: &Path, role: &str) -> Result<(), Failure> {
+    let users = if path.exists() { understand(&read(path)?, path)?.0 } else { Users::default() };
+    if users.roles.contains_key(role) {
+        return Ok(());
+    }
+    let roles: Vec<&str> = users.roles.keys().map(String::as_str).collect();
+    let roles = format!("the roles are {}; others can be written into {}", roles.join(", "), path.display());
+    Err(Failure::new(Kind::Usage, format!("there is no role \"{role}\"")).hint(roles))
 }
 
 fn password(from_stdin: bool) -> Result<String, Failure> {

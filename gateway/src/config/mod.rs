@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 pub use builtin::PROFILES;
 pub use check::{CheckReport, check_paths};
+use mappers::port::Probes;
 pub use one::profile;
 use protocols::config::users::Users;
 use protocols::config::{self, Config, Wire};
-use protocols::profile::{Library, Profile};
+use protocols::profile::Library;
 use protocols::yaml::{Complaint, Complaints, Node, read};
 
 /// The file that is taken when none is named.
@@ -35,14 +36,20 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// The folder that paths inside the file are relative to.
     pub folder: PathBuf,
-    /// The profiles that a scan tries to recognise.
-    pub probes: Vec<Arc<Profile>>,
+    /// The folders with profiles.
+    pub profiles: Vec<PathBuf>,
 }
 
 impl Loaded {
     /// A path as written in the file, from where this process stands.
     pub fn path(&self, written: &str) -> PathBuf {
         self.folder.join(written)
+    }
+
+    /// The profiles that a scan tries to recognise, read anew whenever it is called.
+    pub fn probes(&self) -> Probes {
+        let folders = self.profiles.clone();
+        Arc::new(move || one::probes(&folders))
     }
 }
 
@@ -65,6 +72,7 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut warnings = Complaints::new();
     let mut files = vec![path.to_path_buf()];
+    let mut folders = Vec::new();
     let mut library = builtin::library();
     for (written, place) in config::folders(&tree) {
         let profiles = folder.join(written);
@@ -84,6 +92,7 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
             }
             files.push(file);
         }
+        folders.push(profiles);
     }
     for id in library.own_ids().map(str::to_owned).collect::<Vec<_>>() {
         library.check(&id, complaints);
@@ -105,10 +114,10 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
         }
         None => Some(Users::default()),
     };
-    let probes = one::probes(&mut library);
     let mut config = config?;
     settle_ports(&mut config, &folder);
-    Some((Loaded { config, users: users?, warnings: warnings.into_sorted(), files, folder, probes }, library))
+    let warnings = warnings.into_sorted();
+    Some((Loaded { config, users: users?, warnings, files, folder, profiles: folders }, library))
 }
 
 /// Serial ports named without a leading `/` lie in the folder of the file, like every other path in it.

@@ -3,13 +3,13 @@
 //! In: an id or a file, and parameters as text. Out: the profile with its defaults filled in, or every complaint. Must
 //! never start from a configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocols::profile::{Library, Profile, Resolved, Wish};
 use protocols::yaml::{Complaint, Complaints, Node, Place, read};
 
-use super::{builtin, tree};
+use super::{builtin, files, tree};
 
 /// Finds a profile: a file if there is one of that name, else the built-in profile of that id. `params` are written
 /// as in a device (`{unit: 3}`).
@@ -40,10 +40,18 @@ fn resolve(library: &mut Library, id: &str, params: Option<&Node>, complaints: &
     library.resolve(&wish, complaints)
 }
 
-/// The profiles of a library that say how their device is recognised: what a scan tries.
-pub(super) fn probes(library: &mut Library) -> Vec<Arc<Profile>> {
+/// The profiles that say how their device is recognised, the built-in ones and those of these folders.
+pub(super) fn probes(folders: &[PathBuf]) -> Vec<Arc<Profile>> {
+    let mut library = builtin::library();
+    // What is wrong with a file was told when the configuration was read; such a profile is not tried.
+    let mut told = Complaints::new();
+    for file in folders.iter().flat_map(|folder| files::yaml_files(folder, &mut told)).collect::<Vec<_>>() {
+        if let Some(tree) = tree(&file, &mut told) {
+            library.add_tree(tree, false, &mut told);
+        }
+    }
     let ids: Vec<String> = library.ids().map(str::to_owned).collect();
-    let mut resolve = |id: &String| resolve(library, id, None, &mut Complaints::new());
+    let mut resolve = |id: &String| resolve(&mut library, id, None, &mut Complaints::new());
     let profiles = ids.iter().filter_map(|id| Some(resolve(id)?.profile));
     profiles.filter(|profile| profile.probe.is_some()).collect()
 }

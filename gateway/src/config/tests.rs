@@ -142,6 +142,21 @@ fn our_own_profiles_raise_no_doubts_wherever_they_lie() {
 }
 
 #[test]
+fn a_scan_tries_the_built_in_profiles_and_those_of_the_folders() {
+    let relay = format!("{RELAY}probe: {{modbus: {{table: coil, address: 0}}}}\n");
+    let folder = Folder::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("users.yaml", USERS),
+        ("profiles/relay.yaml", &relay),
+        ("profiles/other.yaml", &RELAY.replace("my.relay", "my.silent")),
+    ]);
+    let loaded = load(&folder.path("gateway.yaml")).unwrap();
+    let ids: Vec<String> = (loaded.probes())().iter().map(|profile| profile.id.clone()).collect();
+    assert!(ids.iter().any(|id| id == "my.relay") && ids.iter().any(|id| id == "abb.b23"), "{ids:?}");
+    assert!(!ids.iter().any(|id| id == "my.silent"), "it has no probe");
+}
+
+#[test]
 fn files_that_are_no_text_or_too_large_are_refused() {
     let folder = Folder::new(&[("big.yaml", &"#".repeat(protocols::yaml::FILE_BYTES + 1))]);
     fs::write(folder.path("latin.yaml"), b"schema: 1\nid: \xe4\n").unwrap();
@@ -157,6 +172,10 @@ fn files_that_are_no_text_or_too_large_are_refused() {
 fn every_built_in_profile_passes_its_own_check_and_has_tests() {
     let library = builtin::library();
     assert_eq!(library.ids().count(), PROFILES.len(), "ids are unique and every file has one");
+    for (name, text) in PROFILES {
+        let id = name.strip_suffix(".yaml").unwrap();
+        assert!(text.contains(&format!("\nid: {id}\n")), "{name} is not called after its id");
+    }
     for id in library.ids() {
         let mut complaints = Complaints::new();
         library.check(id, &mut complaints);

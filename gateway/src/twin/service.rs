@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use protocols::config::Config;
-use protocols::message::DeviceStatus;
+use protocols::message::{DeviceStatus, in_plain_words};
 use protocols::name::DeviceId;
 use protocols::topic::TwinTopic;
 use protocols::twin::{Refusal, Saved, Shape, Twin};
@@ -21,6 +21,13 @@ use crate::store::{Store, StoredTwin, TwinWrite};
 
 /// Inputs that are taken before what they said is published.
 const DRAIN: usize = 512;
+
+/// Words from which on what was said is published first: the devices of one rhythm speak in one moment, and all their
+/// words at once would be the most memory a gateway ever holds.
+const WORDS: usize = 512;
+
+/// Documents that are written in one go, for the same reason; the next follow when these are published.
+const DOCUMENTS: usize = 8;
 
 /// From one look at expiry and silence to the next, in milliseconds.
 const LOOK_MS: u64 = 1000;
@@ -182,7 +189,10 @@ impl Service {
             match inputs.recv_timeout(wait) {
                 Ok(input) => {
                     self.take(input);
-                    for input in inputs.try_iter().take(DRAIN) {
+                    let mut more = inputs.try_iter().take(DRAIN);
+                    while self.words.len() < WORDS
+                        && let Some(input) = more.next()
+                    {
                         self.take(input);
                     }
                 }
@@ -336,8 +346,9 @@ impl Service {
 
     fn publish_documents(&mut self, now: Now) {
         let mut later = Vec::new();
+        let mut written = 0;
         while let Some((due, device)) = self.documents.pop_first() {
-            if due > now.tick {
+            if due > now.tick || written == DOCUMENTS {
                 self.documents.insert((due, device));
                 break;
             }
@@ -351,6 +362,7 @@ impl Service {
                 held.document_queued = false;
                 let word = held.document(now);
                 self.words.push(word);
+                written += 1;
             }
         }
         self.documents.extend(later);
@@ -407,7 +419,7 @@ pub(super) fn id_in(payload: &[u8]) -> Option<String> {
 
 /// The refusal of a payload that is not what it should be.
 pub(super) fn malformed(error: &serde_json::Error) -> Refusal {
-    Refusal::whole(400, error.to_string())
+    Refusal::whole(400, in_plain_words(error))
 }
 
 /// An answer that is given later.

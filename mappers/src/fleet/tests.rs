@@ -57,7 +57,8 @@ async fn a_new_configuration_restarts_only_the_wires_it_changes() {
         }
         panic!("{:?}", names(&fars));
     };
-    let mut mappers = Mappers::start(&config(&[("a", 500), ("b", 500)]), buses, &[], CancellationToken::new());
+    let mut mappers =
+        Mappers::start(&config(&[("a", 500), ("b", 500)]), buses, Arc::new(Vec::new), CancellationToken::new());
     begun(2).await;
     mappers.reload(&config(&[("a", 500), ("b", 900), ("c", 500)])).await;
     begun(4).await;

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use protocols::config::{Connection, Device, Wire};
 use protocols::message::{Delta, DesiredAck, DesiredOut, DesiredState, DeviceState, DeviceStatus};
 use protocols::poll::{Action, Health, Job, Poll, ReadEnd, Timetable};
-use protocols::profile::Profile;
 use protocols::topic::{TwinTopic, connection_request, connection_result, connection_status};
 use protocols::value::{Now, Reading, Value, Why};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Incoming, Message};
 use crate::clock::Clock;
-use crate::port::{Port, Sample, Step, StepEnd, silence};
+use crate::port::{Port, Probes, Sample, Step, StepEnd, silence};
 use desired::{Ack, is_kept};
 use link::{Link, Turn};
 use requests::Desk;
@@ -61,7 +60,7 @@ pub struct Host<P> {
     stop: CancellationToken,
     link: Link,
     desk: Desk,
-    probes: Arc<[Arc<Profile>]>,
+    probes: Probes,
     acks: Vec<(usize, u64, Vec<usize>, oneshot::Receiver<bool>)>,
     request_topic: String,
     result_topic: String,
@@ -81,7 +80,7 @@ pub struct Setup<P> {
     /// The devices on the wire; a new list takes the old one's place without disturbing what is in both.
     pub devices: watch::Receiver<Vec<Arc<Device>>>,
     /// Profiles a scan tries to recognise.
-    pub probes: Arc<[Arc<Profile>]>,
+    pub probes: Probes,
     /// The clock all wires share, so that polls of one rhythm share their wake-ups.
     pub clock: Clock,
     /// Ends the host.
@@ -375,7 +374,6 @@ impl<P: Port> Host<P> {
     }
 
     fn tell_status(&mut self, device: usize, state: DeviceState, reason: Option<String>) {
-        let since = self.clock.now().wall;
         let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
         let news = (state, reason);
         if unit.status.as_ref() == Some(&news) {
@@ -387,9 +385,16 @@ impl<P: Port> Host<P> {
         } else if changed {
             tracing::info!(connection = %self.name, device = %unit.device.id, state = ?news.0, "state");
         }
-        let status = DeviceStatus { state: news.0, since: Some(since), reason: news.1.clone() };
-        unit.owes |= !self.voice.status(&unit.device.id, &status);
         unit.status = Some(news);
+        self.send_status(device);
+    }
+
+    fn send_status(&mut self, device: usize) {
+        let since = self.clock.now().wall;
+        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
+        let Some((state, reason)) = unit.status.clone() else { return };
+        let status = DeviceStatus { state, since: Some(since), reason };
+        unit.owes |= !self.voice.status(&unit.device.id, &status);
     }
 
     // The clock.
@@ -420,9 +425,7 @@ impl<P: Port> Host<P> {
     fn tell_all(&mut self, device: usize, now: Now) {
         let Some(unit) = self.unit_mut(device) else { return };
         let readings = unit.everything(now);
-        if let Some((state, reason)) = unit.status.take() {
-            self.tell_status(device, state, reason);
-        }
+        self.send_status(device);
         self.report(device, readings, now);
     }
 

@@ -11,8 +11,11 @@
 //! → {"id":"r3","progress":{"address":20,"to":247},"found":[…]}, then {"id":"r3","ok":true,"result":{"found":[…]}}
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use protocols::profile::CommandStep;
+use protocols::message::in_plain_words;
+use protocols::profile::{CommandStep, Profile};
 use protocols::value::Value;
 use serde::Deserialize;
 use serde_json::json;
@@ -70,7 +73,7 @@ struct Reply {
 /// Something that takes many steps.
 #[derive(Debug)]
 enum Work {
-    Scan { next: u16, to: u8, found: Vec<Value> },
+    Scan { next: u16, to: u8, found: Vec<Value>, profiles: Vec<Arc<Profile>> },
     Command { device: usize, name: String, next: usize, results: Vec<Value> },
 }
 
@@ -99,7 +102,9 @@ impl<P: Port> Host<P> {
         let mut reply = Reply { id: Value::Null, topic, correlation: message.correlation };
         let request: Request = match serde_json::from_slice(&message.payload) {
             Ok(request) => request,
-            Err(error) => return self.refuse(&reply, (400, format!("the request cannot be read: {error}"))),
+            Err(error) => {
+                return self.refuse(&reply, (400, format!("the request cannot be read: {}", in_plain_words(&error))));
+            }
         };
         reply.id = request.id.clone();
         if self.desk.waiting.len() >= WAITING {
@@ -120,7 +125,7 @@ impl<P: Port> Host<P> {
         let now = self.clock.now().tick;
         if let Some((work, reply, _)) = self.desk.work.take_if(|(_, _, at)| *at <= now) {
             match work {
-                Work::Scan { next, to, found } => self.scan_step(next, to, found, reply).await,
+                Work::Scan { next, to, found, profiles } => self.scan_step(next, to, found, profiles, reply).await,
                 Work::Command { device, name, next, results } => {
                     self.command_step(device, name, next, results, reply).await;
                 }
@@ -144,8 +149,9 @@ impl<P: Port> Host<P> {
                 self.property_request(request).await.map(Some)
             }
             "read" | "write" => self.raw_request(request).await.map(Some),
-            "scan" => self.begin(request, reply, |_| {
-                Ok(Work::Scan { next: u16::from(request.from), to: request.to.min(SCAN_MAX), found: Vec::new() })
+            "scan" => self.begin(request, reply, |host| {
+                let (next, to) = (u16::from(request.from), request.to.min(SCAN_MAX));
+                Ok(Work::Scan { next, to, found: Vec::new(), profiles: (host.probes)() })
             }),
             "command" => self.begin(request, reply, |host| {
                 let device = host.device_of(request)?;
@@ -210,11 +216,10 @@ impl<P: Port> Host<P> {
         self.port.raw(&Value::Object(raw)).await.map_err(no)
     }
 
-    async fn scan_step(&mut self, next: u16, to: u8, mut found: Vec<Value>, reply: Reply) {
+    async fn scan_step(&mut self, next: u16, to: u8, mut found: Vec<Value>, profiles: Vec<Arc<Profile>>, reply: Reply) {
         let Some(address) = u8::try_from(next).ok().filter(|address| *address <= to) else {
             return self.accept(&reply, json!({"found": found}));
         };
-        let profiles = std::sync::Arc::clone(&self.probes);
         match self.port.look(address, &profiles).await {
             Ok(Some(device)) => found.push(device),
             Ok(None) => {}
@@ -226,7 +231,7 @@ impl<P: Port> Host<P> {
             let progress = json!({"id": reply.id, "progress": {"address": address, "to": to}, "found": found});
             self.voice.answer(reply.topic.clone(), reply.correlation.clone(), &progress);
         }
-        self.desk.work = Some((Work::Scan { next: next + 1, to, found }, reply, 0));
+        self.desk.work = Some((Work::Scan { next: next + 1, to, found, profiles }, reply, 0));
     }
 
     async fn command_step(&mut self, device: usize, name: String, next: usize, mut results: Vec<Value>, reply: Reply) {

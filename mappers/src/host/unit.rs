@@ -78,15 +78,18 @@ impl Unit {
             .filter(|(_, property)| matches!(property.source, Source::Alarm(_)))
             .map(|(index, _)| (index, AlarmState::default()))
             .collect();
-        let index = indexed(profile).map(|(index, property)| (property.name.to_string(), index)).collect();
+        // Only expressions ask by name; a device without any needs no index.
+        let expressions = expressions(profile);
+        let named = indexed(profile).filter(|_| !expressions.is_empty());
+        let index = named.map(|(index, property)| (property.name.to_string(), index)).collect();
         Self {
-            report: Report::new(profile),
+            report: Report::new(Arc::clone(&device.profile)),
             wishes: Wishes::default(),
             status: None,
             cycle: Vec::new(),
             last: vec![None; profile.properties.len()],
             index,
-            windows: WindowStore::new(expressions(profile)),
+            windows: WindowStore::new(expressions),
             derives: indexed(profile).any(|(_, p)| matches!(p.source, Source::Computed(_) | Source::Alarm(_))),
             watch_at: (!alarms.is_empty()).then_some(now + WATCH_MS),
             alarms,

@@ -325,7 +325,7 @@ async fn tcp_single_client() {
             bus,
             root: "twin".to_owned(),
             devices: receiver,
-            probes: Arc::new([]),
+            probes: Arc::new(Vec::new),
             clock: crate::clock::Clock::new(),
             stop: stop.clone(),
         });

@@ -1,13 +1,11 @@
 //! Simulated devices seen through the master and through another implementation's client.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocols::codec::{DataType, Decimal, Layout, Scaling};
+use protocols::codec::{DataType, Decimal, Layout};
 use protocols::config::{Connection, Wire};
-use protocols::modbus::{MergeLimits, Table, Visitor};
-use protocols::profile::{Access, Conflict, Group, Meta, ModbusDevice, Offline, Report, SerialLine, Source, Write};
-use protocols::profile::{Kind, Property};
+use protocols::modbus::{Table, Visitor};
+use protocols::profile::{Access, Kind, Property, SerialLine, Source, Write};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,29 +16,7 @@ use super::*;
 use crate::modbus::master::{CallError, Master, Target};
 
 fn property(name: &str, kind: Kind, visitor: Visitor) -> Property {
-    Property {
-        name: name.parse().unwrap(),
-        title: None,
-        kind,
-        unit: None,
-        class: None,
-        category: None,
-        access: Access::Read,
-        group: 0,
-        scaling: Scaling::default(),
-        range: None,
-        invalid: vec![],
-        labels: BTreeMap::new(),
-        flags: BTreeMap::new(),
-        deadband: None,
-        report: Report::default(),
-        max_age: None,
-        stream: false,
-        counter: None,
-        conflict: Conflict::default(),
-        write: Write::default(),
-        source: Source::Modbus(visitor),
-    }
+    Property::new(name.parse().unwrap(), kind, Source::Modbus(visitor))
 }
 
 fn at(table: Table, address: u16, data: DataType) -> Visitor {
@@ -66,32 +42,9 @@ fn profile() -> Arc<Profile> {
     let mut limit = property("limit", Kind::Int, elsewhere);
     limit.access = Access::ReadWrite;
     let model = property("model", Kind::String, at(Table::DeviceId, 1, DataType::String));
-    Arc::new(Profile {
-        id: "acme.meter".to_owned(),
-        version: "1.0.0".to_owned(),
-        hash: String::new(),
-        meta: Meta::default(),
-        groups: vec![Group {
-            name: "default".to_owned(),
-            interval: Duration::from_secs(1),
-            phase: None,
-            atomic: false,
-            report: Report::default(),
-        }],
-        properties: vec![voltage, energy, setpoint, relay, mode, limit, model],
-        init: vec![],
-        modbus: ModbusDevice {
-            merge: MergeLimits { forbidden: vec![(Table::Input, 15, 15)], ..MergeLimits::default() },
-            timeout: None,
-            retries: 0,
-            delay: Duration::ZERO,
-            busy_retries: 0,
-            offline: Offline::default(),
-            serial: None,
-        },
-        probe: None,
-        commands: BTreeMap::new(),
-    })
+    let mut profile = Profile::new("acme.meter", vec![voltage, energy, setpoint, relay, mode, limit, model]);
+    profile.modbus.merge.forbidden = vec![(Table::Input, 15, 15)];
+    Arc::new(profile)
 }
 
 fn master(wire: Wire) -> Master {

@@ -15,11 +15,8 @@ use crate::codec::{Decimal, Scaling};
 use crate::modbus::MergeLimits;
 use crate::yaml::{Complaints, Node, Place, nearest, quoted_list};
 
-/// The group of a property that names none, unless the profile declares a group of this name.
+/// The name of [`Group::default`]; a profile may declare a group of this name itself.
 const DEFAULT_GROUP: &str = "default";
-
-/// How often it is read.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Property names that would be taken for the `…/set` and `…/ack` topics.
 const RESERVED: [&str; 2] = ["set", "ack"];
@@ -105,13 +102,7 @@ impl<'a> Builder<'a> {
         let has_default = self.groups.iter().any(|group| group.name == DEFAULT_GROUP);
         let needs_default = self.raw.properties.values().any(|property| property.group.is_none());
         if !has_default && (needs_default || self.groups.is_empty()) {
-            self.groups.push(Group {
-                name: DEFAULT_GROUP.to_owned(),
-                interval: DEFAULT_INTERVAL,
-                phase: None,
-                atomic: false,
-                report: Report::default(),
-            });
+            self.groups.push(Group { name: DEFAULT_GROUP.to_owned(), ..Group::default() });
         }
     }
 
@@ -393,7 +384,8 @@ impl<'a> Builder<'a> {
     fn device(&mut self) -> ModbusDevice {
         let none = raw::RawModbus::default();
         let raw = self.raw.modbus.as_ref().unwrap_or(&none);
-        let offline = Offline::default();
+        let usual = ModbusDevice::default();
+        let offline = usual.offline;
         let offline = raw.offline.map_or(offline, |raw| Offline {
             after_failures: raw.after_failures.unwrap_or(offline.after_failures),
             probe_min: raw.probe_min.map_or(offline.probe_min, |time| time.0),
@@ -410,9 +402,9 @@ impl<'a> Builder<'a> {
         ModbusDevice {
             merge: self.merge(),
             timeout: raw.timeout.map(|time| time.0),
-            retries: raw.retries.unwrap_or(1),
+            retries: raw.retries.unwrap_or(usual.retries),
             delay: raw.delay.map_or(Duration::ZERO, |time| time.0),
-            busy_retries: raw.busy_retries.unwrap_or(5),
+            busy_retries: raw.busy_retries.unwrap_or(usual.busy_retries),
             offline,
             serial: raw.serial.as_ref().map(SerialLine::from_raw),
         }

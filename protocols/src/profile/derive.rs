@@ -58,7 +58,11 @@ impl Builder<'_> {
                 scaling,
                 deadband: deadband(computed.deadband.as_ref()),
                 report,
-                ..derived(checked, computed.kind.map_or(Kind::Number, kind), Source::Computed(Arc::new(expression)))
+                ..Property::new(
+                    checked,
+                    computed.kind.map_or(Kind::Number, kind),
+                    Source::Computed(Arc::new(expression)),
+                )
             });
         }
     }
@@ -82,7 +86,7 @@ impl Builder<'_> {
                 text: alarm.text.clone(),
                 latch: alarm.latch,
             };
-            self.properties.push(derived(checked, Kind::Bool, Source::Alarm(Arc::new(alarm))));
+            self.properties.push(Property::new(checked, Kind::Bool, Source::Alarm(Arc::new(alarm))));
         }
     }
 
@@ -213,33 +217,6 @@ impl Builder<'_> {
         let visitor = self.visitor(visit, &["probe", "modbus"])?;
         let scaling = self.scaling(raw.scale.as_ref(), None, None, &["probe"]);
         Some(Probe { visitor, scaling, accept })
-    }
-}
-
-/// A property that no device is asked for.
-fn derived(name: PropertyName, kind: Kind, source: Source) -> Property {
-    Property {
-        name,
-        title: None,
-        kind,
-        unit: None,
-        class: None,
-        category: None,
-        access: Access::Read,
-        group: 0,
-        scaling: Scaling::default(),
-        range: None,
-        invalid: Vec::new(),
-        labels: BTreeMap::new(),
-        flags: BTreeMap::new(),
-        deadband: None,
-        report: Report::default(),
-        max_age: None,
-        stream: false,
-        counter: None,
-        conflict: Conflict::default(),
-        write: Write::default(),
-        source,
     }
 }
 

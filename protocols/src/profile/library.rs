@@ -3,6 +3,7 @@
 //! In: the text of profile files, and what devices say of them. Out: profiles as they were meant, shared by the devices
 //! that mean the same. Must never give out a profile that anything was complained about.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -27,8 +28,27 @@ pub struct Library {
 
 #[derive(Debug)]
 struct Written {
-    tree: Node,
+    /// Read when it is first asked for: of the built-in profiles an installation uses a few, and the others' trees
+    /// would be most of an idle gateway's memory.
+    tree: OnceCell<Node>,
+    /// File name and text, where it is not read yet.
+    text: Option<(&'static str, &'static str)>,
     built_in: bool,
+}
+
+impl Written {
+    fn file(&self) -> Option<&str> {
+        self.text.map(|(file, _)| file).or_else(|| Some(&*self.tree.get()?.place.file))
+    }
+
+    fn tree(&self) -> Option<&Node> {
+        if let (None, Some((file, text))) = (self.tree.get(), self.text) {
+            // The mistakes of built-in profiles are found by tests, not by the people who use them.
+            let tree = read(file, text, &mut Complaints::new())?;
+            return Some(self.tree.get_or_init(|| tree));
+        }
+        self.tree.get()
+    }
 }
 
 /// What a device says about its profile; trees come from the file it stands in.
@@ -110,6 +130,14 @@ impl Library {
         self.searched.push(place.into());
     }
 
+    /// Takes a built-in profile in, which is read when somebody asks for it. Its file is called after its id:
+    /// `<id>.yaml`. It gives way to a file of a folder with the same id.
+    pub fn add_built_in(&mut self, file: &'static str, text: &'static str) {
+        let id = file.strip_suffix(".yaml").unwrap_or(file);
+        let written = Written { tree: OnceCell::new(), text: Some((file, text)), built_in: true };
+        self.written.entry(id.to_owned()).or_insert(written);
+    }
+
     /// Takes a file in and checks its form; gives its id. A file of a folder takes the place of a built-in profile
     /// with the same id.
     pub fn add(&mut self, file: &str, text: &str, built_in: bool, complaints: &mut Complaints) -> Option<String> {
@@ -132,13 +160,14 @@ impl Library {
             }
         }
         let id = tree.get("id").and_then(Node::text)?.to_owned();
-        if let Some(other) = self.written.get(&id).filter(|other| !other.built_in && !built_in) {
-            let first = &other.tree.place_of(&["id"]);
+        let other = self.written.get(&id).filter(|other| !other.built_in && !built_in);
+        if let Some(other) = other.and_then(Written::tree) {
+            let first = &other.place_of(&["id"]);
             let hint = format!("it is in {}:{} already; give one of them another id", first.file, first.line);
             complaints.add(tree.place_of(&["id"]), format!("a second profile \"{id}\""), hint);
             return Some(id);
         }
-        self.written.insert(id.clone(), Written { tree, built_in });
+        self.written.insert(id.clone(), Written { tree: tree.into(), text: None, built_in });
         Some(id)
     }
 
@@ -161,10 +190,10 @@ impl Library {
     /// What is allowed and yet may not be what was meant: register numbers of a manual where addresses belong.
     pub fn doubts(&self, id: &str, warnings: &mut Complaints) {
         if let Some(tree) = self.whole(id, &mut Vec::new(), &mut Complaints::new()) {
-            let built_in: Vec<&Place> =
-                self.written.values().filter(|written| written.built_in).map(|written| &written.tree.place).collect();
+            let ours = |written: &Written, file: &str| written.built_in && written.file() == Some(file);
             // Our own profiles are checked by our tests; whoever extends one cannot do anything about it.
-            visit::doubtful_addresses(&tree, &|file| built_in.iter().any(|place| place.file == *file), warnings);
+            let is_ours = |file: &Arc<str>| self.written.values().any(|written| ours(written, file));
+            visit::doubtful_addresses(&tree, &is_ours, warnings);
         }
     }
 
@@ -338,7 +367,7 @@ impl Library {
 
     /// The tree of a profile with all that it extends; `chain` are the profiles that lead here.
     fn whole(&self, id: &str, chain: &mut Vec<String>, complaints: &mut Complaints) -> Option<Node> {
-        let own = &self.written.get(id)?.tree;
+        let own = self.written.get(id)?.tree()?;
         let bases = own.get("extends").map(Node::items).unwrap_or_default();
         if bases.is_empty() {
             return Some(own.clone());
@@ -376,9 +405,9 @@ impl Library {
         let mut ring: Vec<&str> = circle.iter().map(String::as_str).collect();
         ring.rotate_left(first);
         let Some((own, next)) = ring.first().map(|own| (*own, ring.get(1).copied().unwrap_or(own))) else { return };
-        let Some(written) = self.written.get(own) else { return };
-        let items = written.tree.get("extends").map(Node::items).unwrap_or_default();
-        let place = items.iter().find(|item| item.text() == Some(next)).map_or(&written.tree.place, |item| &item.place);
+        let Some(tree) = self.written.get(own).and_then(Written::tree) else { return };
+        let items = tree.get("extends").map(Node::items).unwrap_or_default();
+        let place = items.iter().find(|item| item.text() == Some(next)).map_or(&tree.place, |item| &item.place);
         ring.push(own);
         complaints.add(
             place,

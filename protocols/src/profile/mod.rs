@@ -9,6 +9,7 @@
 mod build;
 mod convert;
 mod derive;
+mod device;
 mod forms;
 pub mod golden;
 mod library;
@@ -33,6 +34,7 @@ use crate::name::PropertyName;
 use crate::value::Value;
 
 pub use convert::WriteWire;
+pub use device::{Flow, ModbusDevice, Offline, Parity, Rs485, SerialLine};
 pub use library::{Library, Protocol, Resolved, Wish};
 pub use raw::schema;
 pub use text::duration;
@@ -64,6 +66,22 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// A model of these properties with everything else at its default: one group, no probe, no commands, no hash.
+    pub fn new(id: &str, properties: Vec<Property>) -> Self {
+        Self {
+            id: id.to_owned(),
+            version: "1.0.0".to_owned(),
+            hash: String::new(),
+            meta: Meta::default(),
+            groups: vec![Group::default()],
+            properties,
+            init: Vec::new(),
+            modbus: ModbusDevice::default(),
+            probe: None,
+            commands: BTreeMap::new(),
+        }
+    }
+
     /// The index of the property of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.properties.iter().position(|property| property.name.as_str() == name)
@@ -100,6 +118,19 @@ pub struct Group {
     pub atomic: bool,
     /// How its properties report, unless they say otherwise.
     pub report: Report,
+}
+
+/// The group of properties that name none.
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            interval: Duration::from_secs(10),
+            phase: None,
+            atomic: false,
+            report: Report::default(),
+        }
+    }
 }
 
 /// When a reading is worth a message.
@@ -217,6 +248,35 @@ pub struct Property {
     pub write: Write,
     /// Where it comes from.
     pub source: Source,
+}
+
+impl Property {
+    /// A property that is read, with everything else at its default, in the first group.
+    pub fn new(name: PropertyName, kind: Kind, source: Source) -> Self {
+        Self {
+            name,
+            title: None,
+            kind,
+            unit: None,
+            class: None,
+            category: None,
+            access: Access::Read,
+            group: 0,
+            scaling: Scaling::default(),
+            range: None,
+            invalid: Vec::new(),
+            labels: BTreeMap::new(),
+            flags: BTreeMap::new(),
+            deadband: None,
+            report: Report::default(),
+            max_age: None,
+            stream: false,
+            counter: None,
+            conflict: Conflict::default(),
+            write: Write::default(),
+            source,
+        }
+    }
 }
 
 /// Where a property comes from.
@@ -433,97 +493,6 @@ pub struct Probe {
     pub scaling: Scaling,
     /// Must hold for `value`.
     pub accept: Option<Expression>,
-}
-
-/// How a Modbus device is spoken to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModbusDevice {
-    /// What one read may do.
-    pub merge: modbus::MergeLimits,
-    /// How long an answer may take; the connection's when absent.
-    pub timeout: Option<Duration>,
-    /// Tries after the first, for a read.
-    pub retries: u32,
-    /// Quiet time before each request to this device.
-    pub delay: Duration,
-    /// Tries after the first when the device says it is busy (exceptions 5 and 6).
-    pub busy_retries: u32,
-    /// When it counts as away, and how often it is looked for then.
-    pub offline: Offline,
-    /// The line settings the model is delivered with, to help the person who wires it.
-    pub serial: Option<SerialLine>,
-}
-
-/// When a device counts as away, and how often it is looked for then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offline {
-    /// Failed reads in a row.
-    pub after_failures: u32,
-    /// The first pause between probes.
-    pub probe_min: Duration,
-    /// The longest pause between probes.
-    pub probe_max: Duration,
-}
-
-impl Default for Offline {
-    fn default() -> Self {
-        Self { after_failures: 3, probe_min: Duration::from_secs(1), probe_max: Duration::from_secs(30) }
-    }
-}
-
-/// Settings of a serial line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SerialLine {
-    /// Bits a second.
-    pub baud: u32,
-    /// 5 to 8.
-    pub data: u8,
-    /// Parity.
-    pub parity: Parity,
-    /// 1 or 2.
-    pub stop: u8,
-    /// Flow control.
-    pub flow: Flow,
-    /// Who drives the RS-485 transmitter.
-    pub rs485: Rs485,
-}
-
-impl Default for SerialLine {
-    fn default() -> Self {
-        Self { baud: 9600, data: 8, parity: Parity::None, stop: 1, flow: Flow::None, rs485: Rs485::None }
-    }
-}
-
-/// Parity of a serial line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Parity {
-    #[default]
-    None,
-    Even,
-    Odd,
-}
-
-/// Flow control of a serial line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Flow {
-    #[default]
-    None,
-    RtsCts,
-    XonXoff,
-}
-
-/// Who drives the RS-485 transmitter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rs485 {
-    /// The adapter does it by itself.
-    #[default]
-    None,
-    /// The kernel's driver (`TIOCSRS485`).
-    Kernel,
-    /// RTS is raised by us around each frame.
-    Rts,
 }
 
 #[cfg(test)]

@@ -1,85 +1,29 @@
 //! One property, a list of readings with their ticks, and which of them are sent.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::*;
-use crate::modbus::{MergeLimits, Table, Visitor};
-use crate::profile::{Access, Conflict, Group, Kind, Meta, ModbusDevice, Offline, Report as Rules, Write};
+use crate::codec::{DataType, Layout};
+use crate::modbus::{Table, Visitor};
+use crate::profile::{Group, Kind};
 use crate::value::{Timestamp, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn profile(changes: &[fn(&mut Property)], atomic: bool) -> Profile {
-    let visitor = Visitor {
-        table: Table::Holding,
-        address: 0,
-        layout: crate::codec::Layout {
-            data: crate::codec::DataType::Uint16,
-            order: crate::codec::Order { letters: [0; 8], width: 4 },
-            bits: None,
-            length: 1,
-            chars: crate::codec::Chars::Both,
-            count: 1,
-        },
-        write_address: None,
-        write_function: None,
-    };
+fn profile(changes: &[fn(&mut Property)], atomic: bool) -> Arc<Profile> {
+    let layout = Layout::new(DataType::Uint16);
+    let visitor = Visitor { table: Table::Holding, address: 0, layout, write_address: None, write_function: None };
     let properties = changes.iter().enumerate().map(|(index, change)| {
-        let mut property = Property {
-            name: format!("p{index}").parse().unwrap(),
-            title: None,
-            kind: Kind::Number,
-            unit: None,
-            class: None,
-            category: None,
-            access: Access::Read,
-            group: 0,
-            scaling: crate::codec::Scaling::default(),
-            range: None,
-            invalid: Vec::new(),
-            labels: BTreeMap::new(),
-            flags: BTreeMap::new(),
-            deadband: None,
-            report: Rules::default(),
-            max_age: None,
-            stream: false,
-            counter: None,
-            conflict: Conflict::default(),
-            write: Write::default(),
-            source: Source::Modbus(visitor),
-        };
+        let name = format!("p{index}").parse().unwrap();
+        let mut property = Property::new(name, Kind::Number, Source::Modbus(visitor));
         change(&mut property);
         property
     });
-    Profile {
-        id: "test.device".to_owned(),
-        version: "1.0.0".to_owned(),
-        hash: String::new(),
-        meta: Meta::default(),
-        groups: vec![Group {
-            name: "default".to_owned(),
-            interval: SECOND,
-            phase: None,
-            atomic,
-            report: Rules::default(),
-        }],
-        properties: properties.collect(),
-        init: Vec::new(),
-        modbus: ModbusDevice {
-            merge: MergeLimits::default(),
-            timeout: None,
-            retries: 0,
-            delay: Duration::ZERO,
-            busy_retries: 0,
-            offline: Offline::default(),
-            serial: None,
-        },
-        probe: None,
-        commands: BTreeMap::new(),
-    }
+    let mut profile = Profile::new("test.device", properties.collect());
+    profile.groups = vec![Group { interval: SECOND, atomic, ..Group::default() }];
+    Arc::new(profile)
 }
 
 fn at(tick: u64) -> Now {
@@ -92,7 +36,7 @@ fn reading(value: Value, now: Now) -> Reading {
 
 /// Feeds `(tick, value)`, `null` being a bad reading; `None` lets only the clock run. Gives what was sent, as text.
 fn sent(change: fn(&mut Property), input: &[(u64, Option<Value>)]) -> Vec<String> {
-    let mut report = Report::new(&profile(&[change], false));
+    let mut report = Report::new(profile(&[change], false));
     let mut log = Vec::new();
     for (tick, value) in input {
         let now = at(*tick);
@@ -176,7 +120,7 @@ fn what_comes_too_soon_is_sent_when_its_time_has_come_and_only_the_newest() {
 
 #[test]
 fn next_due_names_the_tick_at_which_something_held_back_is_sent() {
-    let mut report = Report::new(&profile(&[|p| p.report.min_interval = Some(SECOND)], false));
+    let mut report = Report::new(profile(&[|p| p.report.min_interval = Some(SECOND)], false));
     assert_eq!(report.next_due(), None);
     report.on_reading(0, reading(json!(1), at(50)), at(50));
     report.on_reading(0, reading(json!(2), at(60)), at(60));
@@ -205,7 +149,7 @@ fn a_counter_that_goes_back_or_jumps_is_doubted_once() {
 
 #[test]
 fn a_value_older_than_max_age_is_sent_again_as_uncertain_and_is_stale_until_read() {
-    let mut report = Report::new(&profile(&[|p| p.max_age = Some(10 * SECOND)], false));
+    let mut report = Report::new(profile(&[|p| p.max_age = Some(10 * SECOND)], false));
     report.on_reading(0, reading(json!(1), at(0)), at(0));
     report.on_reading(0, reading(json!(1), at(5_000)), at(5_000));
     assert_eq!(report.next_due(), Some(15_000));
@@ -223,7 +167,7 @@ fn a_value_older_than_max_age_is_sent_again_as_uncertain_and_is_stale_until_read
 
 #[test]
 fn an_atomic_group_is_sent_whole_or_not_at_all() {
-    let mut report = Report::new(&profile(&[|_| {}, |_| {}], true));
+    let mut report = Report::new(profile(&[|_| {}, |_| {}], true));
     let mut cycle = |tick: u64, first: Value, second: Value| {
         let now = at(tick);
         let mut out = Vec::new();
@@ -237,7 +181,7 @@ fn an_atomic_group_is_sent_whole_or_not_at_all() {
 
 #[test]
 fn after_forgetting_everything_is_sent_again() {
-    let mut report = Report::new(&profile(&[|_| {}], false));
+    let mut report = Report::new(profile(&[|_| {}], false));
     assert!(report.on_reading(0, reading(json!(1), at(0)), at(0)).is_some());
     assert!(report.on_reading(0, reading(json!(1), at(1)), at(1)).is_none());
     report.forget();

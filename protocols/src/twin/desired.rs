@@ -66,7 +66,7 @@ impl Refusal {
 #[derive(Clone, Debug)]
 pub struct Undo {
     version: u64,
-    pub(super) desired: Vec<Option<Leaf>>,
+    pub(super) desired: BTreeMap<usize, Leaf>,
     stale_acks: u64,
 }
 
@@ -200,7 +200,7 @@ impl Twin {
     /// The wish of that name if an acknowledgement of `version` speaks about it: pending, and not newer.
     fn acknowledged(&self, name: &str, version: u64) -> Option<(usize, Wish)> {
         let index = self.shape.find(name)?;
-        let wish = self.desired.get(index)?.as_ref()?.held()?;
+        let wish = self.desired.get(&index)?.held()?;
         (wish.out.version <= version && wish.out.state == DesiredState::Pending).then(|| (index, wish.clone()))
     }
 
@@ -208,15 +208,14 @@ impl Twin {
     pub(super) fn expire(&mut self, now: Now) -> Change {
         let mut change = Change::default();
         let mut event = self.event(self.desired_version, self.desired_version, now);
-        for index in 0..self.desired.len() {
-            let Some(Some(Leaf::Held(wish))) = self.desired.get(index) else { continue };
-            let due = wish.deadline.is_some_and(|deadline| deadline <= now.tick);
-            if wish.out.state == DesiredState::Pending && due {
-                let mut wish = wish.clone();
-                wish.out.state = DesiredState::Expired;
-                wish.out.reason = wish.ttl_s.map(|ttl| format!("not applied within {ttl} s"));
-                self.settle(index, wish, &mut event, &mut change);
-            }
+        let wishes = self.desired.iter().filter_map(|(index, leaf)| Some((*index, leaf.held()?)));
+        let is_due = |wish: &Wish| wish.deadline.is_some_and(|deadline| deadline <= now.tick);
+        let due = wishes.filter(|(_, wish)| wish.out.state == DesiredState::Pending && is_due(wish));
+        let due: Vec<(usize, Wish)> = due.map(|(index, wish)| (index, wish.clone())).collect();
+        for (index, mut wish) in due {
+            wish.out.state = DesiredState::Expired;
+            wish.out.reason = wish.ttl_s.map(|ttl| format!("not applied within {ttl} s"));
+            self.settle(index, wish, &mut event, &mut change);
         }
         self.close(event, &mut change, now);
         change
@@ -228,7 +227,7 @@ impl Twin {
         let old = std::mem::replace(&mut self.shape, shape);
         let count = self.shape.profile.properties.len();
         let reported = std::mem::replace(&mut self.reported, vec![None; count]);
-        let desired = std::mem::replace(&mut self.desired, vec![None; count]);
+        let desired = std::mem::take(&mut self.desired);
         self.heard = vec![now.tick; count];
         let names = || old.profile.properties.iter().map(|property| property.name.clone());
         for (name, reading) in names().zip(reported).filter_map(|(name, reading)| Some((name, reading?))) {
@@ -240,8 +239,10 @@ impl Twin {
         if !change.reported_gone.is_empty() {
             self.reported_version += 1;
         }
-        for (name, leaf) in names().zip(desired).filter_map(|(name, leaf)| Some((name, leaf?))) {
-            self.fit(name, leaf, now, &mut change);
+        for (index, leaf) in desired {
+            if let Some(property) = old.profile.properties.get(index) {
+                self.fit(property.name.clone(), leaf, now, &mut change);
+            }
         }
         change
     }
@@ -288,8 +289,8 @@ impl Twin {
             _ => Ok(()),
         };
         let Err(why) = verdict else {
-            if let Some(slot) = self.shape.find(name.as_str()).and_then(|index| self.desired.get_mut(index)) {
-                *slot = Some(leaf);
+            if let Some(index) = self.shape.find(name.as_str()) {
+                self.desired.insert(index, leaf);
             }
             return;
         };
@@ -304,10 +305,8 @@ impl Twin {
             change.delta = true;
         }
         let kept = self.shape.property(name.as_str()).is_some_and(|property| property.access.writes());
-        if let Some(slot) =
-            self.shape.find(name.as_str()).filter(|_| kept).and_then(|index| self.desired.get_mut(index))
-        {
-            *slot = Some(Leaf::Held(wish.clone()));
+        if let Some(index) = self.shape.find(name.as_str()).filter(|_| kept) {
+            self.desired.insert(index, Leaf::Held(wish.clone()));
             change.leaves.push((name, Leaf::Held(wish)));
             return;
         }
@@ -318,8 +317,8 @@ impl Twin {
         change.events.push(event);
         change.delta = true;
         let cleared = Leaf::Cleared { version: from + 1, at: now.wall, by: "profile".to_owned() };
-        if let Some(slot) = self.shape.find(name.as_str()).and_then(|index| self.desired.get_mut(index)) {
-            *slot = Some(cleared.clone());
+        if let Some(index) = self.shape.find(name.as_str()) {
+            self.desired.insert(index, cleared.clone());
         }
         if pending {
             change.last_words.push((name.clone(), wish.out));
@@ -348,7 +347,7 @@ impl Twin {
         else {
             return Err(unknown(name, &self.shape));
         };
-        let held = self.desired.get(index).and_then(|leaf| leaf.as_ref()?.held());
+        let held = self.desired.get(&index).and_then(Leaf::held);
         if !property.access.writes() {
             return Err("is read-only".to_owned());
         }
@@ -372,7 +371,7 @@ impl Twin {
 
     /// Tells that a pending wish is replaced or taken back.
     fn supersede(&mut self, index: usize, by_version: u64, now: Now, change: &mut Change) {
-        let Some(Some(Leaf::Held(wish))) = self.desired.get(index) else { return };
+        let Some(Leaf::Held(wish)) = self.desired.get(&index) else { return };
         if wish.out.state != DesiredState::Pending {
             return;
         }
@@ -388,7 +387,7 @@ impl Twin {
 
     fn renew(&mut self, index: usize, ttl_s: Option<u64>, now: Now, change: &mut Change) {
         let Some(name) = self.name(index).cloned() else { return };
-        let Some(Some(Leaf::Held(wish))) = self.desired.get_mut(index) else { return };
+        let Some(Leaf::Held(wish)) = self.desired.get_mut(&index) else { return };
         if ttl_s.is_some() {
             wish.live(ttl_s, now);
             change.leaves.push((name, Leaf::Held(wish.clone())));
@@ -398,11 +397,9 @@ impl Twin {
     /// Puts a leaf of the event's version into its place.
     fn put(&mut self, index: usize, leaf: Leaf, event: &mut Event, change: &mut Change) {
         let Some(name) = self.name(index).cloned() else { return };
-        if let Some(slot) = self.desired.get_mut(index) {
-            event.desired.insert(name.clone(), leaf.held().map(|wish| wish.out.clone()));
-            *slot = Some(leaf.clone());
-            change.leaves.push((name, leaf));
-        }
+        event.desired.insert(name.clone(), leaf.held().map(|wish| wish.out.clone()));
+        self.desired.insert(index, leaf.clone());
+        change.leaves.push((name, leaf));
     }
 
     /// Writes down how a wish stands now; a pulse that has ended is marked to be cleared by [`Twin::close`].

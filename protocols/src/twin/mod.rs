@@ -19,7 +19,7 @@ mod document;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,8 @@ pub struct Twin {
     reported: Vec<Option<ReportedOut>>,
     heard: Vec<u64>,
     desired_version: u64,
-    desired: Vec<Option<Leaf>>,
+    /// By index; few properties are wished for, so only those take room.
+    desired: BTreeMap<usize, Leaf>,
     status: DeviceStatus,
     stale_acks: u64,
 }
@@ -188,7 +189,7 @@ impl Twin {
             reported: vec![None; count],
             heard: vec![now.tick; count],
             desired_version: 0,
-            desired: vec![None; count],
+            desired: BTreeMap::new(),
             status: DeviceStatus { state: DeviceState::Unknown, since: Some(now.wall), reason: None },
             stale_acks: 0,
         }
@@ -264,12 +265,12 @@ impl Twin {
 
     /// The desired property of that name, cleared or not.
     pub fn leaf(&self, name: &str) -> Option<&Leaf> {
-        self.desired.get(self.shape.find(name)?)?.as_ref()
+        self.desired.get(&self.shape.find(name)?)
     }
 
     /// The desired properties that are held.
     pub fn wishes(&self) -> impl Iterator<Item = (&PropertyName, &Wish)> {
-        self.desired.iter().enumerate().filter_map(|(index, leaf)| Some((self.name(index)?, leaf.as_ref()?.held()?)))
+        self.desired.iter().filter_map(|(index, leaf)| Some((self.name(*index)?, leaf.held()?)))
     }
 
     /// What is pending.

@@ -8,72 +8,25 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::codec::{Chars, DataType, Layout, Order, Scaling};
+use crate::codec::{DataType, Layout};
 use crate::message::{AckResult, Delta, DesiredAck, DesiredSet, Document, Event, ReadingIn};
-use crate::modbus::{MergeLimits, Table, Visitor};
-use crate::profile::{Access, Conflict, Group, Kind, Meta, ModbusDevice, Offline, Report, Source, Write, WriteMode};
+use crate::modbus::{Table, Visitor};
+use crate::profile::{Access, Kind, Source, Write, WriteMode};
 
 fn property(name: &str, kind: Kind, access: Access) -> Property {
-    let order = Order { letters: [0, 1, 2, 3, 0, 0, 0, 0], width: 4 };
-    let layout = Layout { data: DataType::Uint16, order, bits: None, length: 1, chars: Chars::Both, count: 1 };
+    let layout = Layout::new(DataType::Uint16);
+    let visitor = Visitor { table: Table::Holding, address: 0, layout, write_address: None, write_function: None };
     Property {
-        name: name.parse().unwrap(),
-        title: None,
-        kind,
         unit: (name == "temperature").then(|| "Cel".to_owned()),
-        class: None,
-        category: None,
         access,
-        group: 0,
-        scaling: Scaling::default(),
-        range: None,
-        invalid: Vec::new(),
-        labels: BTreeMap::new(),
-        flags: BTreeMap::new(),
-        deadband: None,
-        report: Report::default(),
-        max_age: None,
-        stream: false,
-        counter: None,
-        conflict: Conflict::Cloud,
         write: Write { min: Some(5.0), max: Some(30.0), ..Write::default() },
-        source: Source::Modbus(Visitor {
-            table: Table::Holding,
-            address: 0,
-            layout,
-            write_address: None,
-            write_function: None,
-        }),
+        ..Property::new(name.parse().unwrap(), kind, Source::Modbus(visitor))
     }
 }
 
 fn profile(properties: Vec<Property>) -> Arc<Shape> {
-    Shape::new(Arc::new(Profile {
-        id: "acme.boiler".to_owned(),
-        version: "1.2.0".to_owned(),
-        hash: "0123456789abcdef".to_owned(),
-        meta: Meta::default(),
-        groups: vec![Group {
-            name: "default".to_owned(),
-            interval: Duration::from_secs(1),
-            phase: None,
-            atomic: false,
-            report: Report::default(),
-        }],
-        properties,
-        init: Vec::new(),
-        modbus: ModbusDevice {
-            merge: MergeLimits::default(),
-            timeout: None,
-            retries: 0,
-            delay: Duration::ZERO,
-            busy_retries: 0,
-            offline: Offline::default(),
-            serial: None,
-        },
-        probe: None,
-        commands: BTreeMap::new(),
-    }))
+    let (version, hash) = ("1.2.0".to_owned(), "0123456789abcdef".to_owned());
+    Shape::new(Arc::new(Profile { version, hash, ..Profile::new("acme.boiler", properties) }))
 }
 
 fn boiler() -> Arc<Shape> {

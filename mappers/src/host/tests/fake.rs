@@ -295,7 +295,7 @@ impl Rig {
             bus,
             root: "twin".to_owned(),
             devices: receiver,
-            probes: Arc::new([]),
+            probes: Arc::new(Vec::new),
             clock: Clock::new(),
             stop: stop.clone(),
         });

@@ -4,38 +4,17 @@
 use serde_json::json;
 
 use super::*;
-use crate::codec::{Bits, Scaling};
+use crate::codec::Bits;
 use crate::modbus;
-use crate::profile::{Access, Conflict, Range, Report, Source, Write};
+use crate::profile::{Access, Range, Source};
 
 const VECTORS: &str = include_str!("../../../../tests/data/modbus_decode.json");
 
 fn property(kind: Kind, layout: Layout) -> Property {
     let visitor =
         modbus::Visitor { table: Table::Holding, address: 0, layout, write_address: None, write_function: None };
-    Property {
-        name: "p".parse().unwrap(),
-        title: None,
-        kind,
-        unit: None,
-        class: None,
-        category: None,
-        access: Access::ReadWrite,
-        group: 0,
-        scaling: Scaling::default(),
-        range: None,
-        invalid: Vec::new(),
-        labels: Default::default(),
-        flags: Default::default(),
-        deadband: None,
-        report: Report::default(),
-        max_age: None,
-        stream: false,
-        counter: None,
-        conflict: Conflict::default(),
-        write: Write::default(),
-        source: Source::Modbus(visitor),
-    }
+    let property = Property::new("p".parse().unwrap(), kind, Source::Modbus(visitor));
+    Property { access: Access::ReadWrite, ..property }
 }
 
 fn of(kind: Kind, data: DataType) -> Property {

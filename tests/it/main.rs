@@ -12,6 +12,8 @@ mod broker_peers;
 mod commands;
 /// `kill -9` loses nothing that was acknowledged.
 mod durability;
+/// A real Home Assistant, from discovery to the device.
+mod home_assistant;
 /// KubeEdge's device topics against recordings of edgecore.
 mod kubeedge;
 /// pymodbus and libmodbus through the whole gateway.

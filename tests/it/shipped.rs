@@ -115,6 +115,18 @@ fn the_sample_configuration_is_right() {
 }
 
 #[test]
+fn the_sample_of_every_cloud_is_right() {
+    for name in ["aws", "azure", "homeassistant", "plain", "thingsboard"] {
+        let (mut complaints, mut warnings) = (Complaints::new(), Complaints::new());
+        let file = format!("upstream-{name}.yaml");
+        let tree = protocols::yaml::read(&file, &text_of(&format!("configs/{file}")), &mut complaints).unwrap();
+        protocols::config::gateway(&tree, &mut library(), &mut warnings, &mut complaints);
+        let complaints: String = complaints.into_sorted().iter().map(|complaint| format!("{complaint}\n")).collect();
+        assert_eq!(complaints, "", "{file}");
+    }
+}
+
+#[test]
 fn the_worked_meter_of_the_reference_is_right() {
     let text = text_of("docs/profile.md");
     let meter = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();

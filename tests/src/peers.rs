@@ -206,3 +206,64 @@ impl Mosquitto {
         self.process.0.id()
     }
 }
+
+/// Home Assistant, onboarded and with the MQTT integration set up; `tests/peers/home_assistant.py` drives it.
+pub struct HomeAssistant {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _process: Owned,
+}
+
+impl HomeAssistant {
+    /// One that uses the broker on this port.
+    pub fn start(broker: u16) -> Self {
+        let python = peers_folder().join("homeassistant/bin/python");
+        assert!(
+            python.exists(),
+            "Home Assistant is not installed: run tests/run once, with Python 3.12 or 3.13 at hand"
+        );
+        let mut process = Owned(
+            Command::new(python)
+                .arg(root().join("tests/peers/home_assistant.py"))
+                .args(["run", &broker.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::inherit())
+                .spawn()
+                .expect("python can be started"),
+        );
+        let orders = process.0.stdin.take().expect("standard input is piped");
+        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
+        let ready = line(&mut answers);
+        assert!(ready["ready"].is_u64(), "Home Assistant did not start: {ready}");
+        Self { orders, answers, _process: process }
+    }
+
+    fn order(&mut self, order: &Value) -> Value {
+        writeln!(self.orders, "{order}").expect("the driver of Home Assistant listens");
+        let answer = line(&mut self.answers);
+        assert_eq!(answer["ok"], true, "{order}: {answer}");
+        answer
+    }
+
+    /// The state of an entity with its attributes; `None` while there is none.
+    pub fn state(&mut self, entity: &str) -> Option<Value> {
+        let states = self.order(&json!({"states": true}))["states"].take();
+        states.as_array()?.iter().find(|state| state["entity_id"] == entity).cloned()
+    }
+
+    /// Calls a service.
+    pub fn call(&mut self, service: &str, data: &Value) {
+        self.order(&json!({"service": service, "data": data}));
+    }
+
+    /// What a command of its websocket lists.
+    pub fn list(&mut self, command: &str) -> Vec<Value> {
+        serde_json::from_value(self.order(&json!({"list": command}))["list"].take()).expect("a list")
+    }
+
+    /// Warnings and errors of its log.
+    pub fn log(&mut self) -> Vec<String> {
+        serde_json::from_value(self.order(&json!({"log": true}))["log"].take()).expect("lines")
+    }
+}

@@ -4,7 +4,15 @@
 //! message means to a twin. Pure: no clock, no socket; a dialect is one file. Must never invent a value, never answer for
 //! a device, and never lose a wish it cannot understand silently.
 
+pub mod aws;
+pub mod azure;
+mod base;
+mod build;
+#[cfg(test)]
+mod for_tests;
+pub mod homeassistant;
 pub mod plain;
+pub mod thingsboard;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,6 +21,14 @@ use crate::name::DeviceId;
 use crate::outbox::{Batch, Gap, Item, Settled, Streamed};
 use crate::profile::Profile;
 use crate::value::{Now, Timestamp, Value};
+
+pub use build::{Unbuilt, build};
+
+/// Text of the other side for a message to people: printable, and no longer than a line.
+fn text_of(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(100).collect()
+}
 
 /// What a dialect may know about the gateway.
 #[derive(Clone, Debug)]

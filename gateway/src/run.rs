@@ -73,9 +73,8 @@ struct Mouth(OnceLock<Arc<Broker>>);
 
 impl Voice for Mouth {
     fn say(&self, words: Vec<Word>) {
-        let Some(broker) = self.0.get() else { return };
-        for Word { topic, payload, retain, correlation } in words {
-            broker.publish(Own { topic, payload, qos: 1, retain, correlation, ..Own::default() });
+        if let Some(broker) = self.0.get() {
+            broker.publish_all(words);
         }
     }
 }
@@ -334,6 +333,10 @@ impl Desk for Reception {
 
     fn is_pressed(&self) -> bool {
         self.0.get().is_some_and(|twins| twins.is_pressed())
+    }
+
+    fn relief(&self) -> Option<&tokio::sync::Notify> {
+        self.0.get()?.relief()
     }
 
     fn take(&self, request: broker::desk::Request) {

@@ -23,11 +23,11 @@ pub(crate) fn property(name: &str, change: impl FnOnce(&mut Property)) -> Proper
     property
 }
 
-/// A device model with one group, read every second.
+/// A device model with one group, read every second, on the second: where a wire's name would put it is no test's business.
 pub(crate) fn profile(properties: Vec<Property>, change: impl FnOnce(&mut Profile)) -> Arc<Profile> {
     let mut profile = Profile::new("test.device", properties);
     profile.hash = "0".repeat(16);
-    profile.groups = vec![Group { interval: Duration::from_secs(1), ..Group::default() }];
+    profile.groups = vec![Group { interval: Duration::from_secs(1), phase: Some(Duration::ZERO), ..Group::default() }];
     (profile.modbus.retries, profile.modbus.busy_retries) = (0, 3);
     change(&mut profile);
     Arc::new(profile)

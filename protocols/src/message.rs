@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use plain::in_plain_words;
 
 use crate::name::PropertyName;
-use crate::value::{Quality, Timestamp, Value};
+use crate::value::{Quality, Reading, Timestamp, Value};
 
 /// `twin/D/reported/set`: what a mapper has read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,19 +39,59 @@ pub struct ReadingIn {
     pub at: Option<Timestamp>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongReading {
     #[serde(deserialize_with = "present")]
     value: Value,
-    #[serde(default, skip_serializing_if = "is_good")]
+    #[serde(default)]
     quality: Quality,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     at: Option<Timestamp>,
 }
 
 fn is_good(quality: &Quality) -> bool {
     *quality == Quality::Good
+}
+
+/// Appends a [`ReportedSet`] to `out` that all readings have the time `at` of, unless they have one of their own. What
+/// a poll brings is written straight from where it lies; no set is built of it.
+pub fn write_reported_set<'a>(
+    at: Timestamp,
+    readings: impl IntoIterator<Item = (&'a PropertyName, &'a Reading)>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"{\"at\":\"");
+    out.extend_from_slice(&at.to_ascii());
+    out.extend_from_slice(b"\",\"readings\":{");
+    let mut first = true;
+    for (name, reading) in readings {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        // a name has no character that JSON would escape
+        out.push(b'"');
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b"\":");
+        let own = (reading.at != at).then_some(reading.at);
+        let written = if reading.quality == Quality::Good && own.is_none() && !reading.value.is_object() {
+            serde_json::to_writer(&mut *out, &reading.value)
+        } else {
+            let long = LongReadingOut { value: &reading.value, quality: reading.quality, at: own };
+            serde_json::to_writer(&mut *out, &long)
+        };
+        written.expect("a vector takes every byte, and a value holds nothing JSON cannot say");
+    }
+    out.extend_from_slice(b"}}");
+}
+
+#[derive(Serialize)]
+struct LongReadingOut<'a> {
+    value: &'a Value,
+    #[serde(skip_serializing_if = "is_good")]
+    quality: Quality,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
@@ -63,7 +103,7 @@ impl Serialize for ReadingIn {
         if self.quality == Quality::Good && self.at.is_none() && !self.value.is_object() {
             self.value.serialize(serializer)
         } else {
-            LongReading { value: self.value.clone(), quality: self.quality, at: self.at }.serialize(serializer)
+            LongReadingOut { value: &self.value, quality: self.quality, at: self.at }.serialize(serializer)
         }
     }
 }
@@ -435,5 +475,31 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         assert!(serde_json::from_str::<DesiredSet>(r#"{"pach":{}}"#).is_err());
         assert!(serde_json::from_str::<DesiredSet>(r#"{"patch":{},"ttl":3}"#).is_err());
+    }
+
+    #[test]
+    fn a_set_written_from_readings_reads_back_as_the_set() {
+        let at = Timestamp::from_ms(1_700_000_000_120);
+        let earlier = Timestamp::from_ms(1_700_000_000_000);
+        let name = |text: &str| text.parse::<PropertyName>().unwrap();
+        let readings = [
+            (name("a"), Reading::good(Value::from(u64::MAX), at)),
+            (name("b.c"), Reading::good(Value::from(0.1), earlier)),
+            (name("d"), Reading::bad(crate::value::Why::Timeout, at)),
+            (name("e"), Reading::good(serde_json::json!({"value": 1, "x": "\"\u{e9}"}), at)),
+            (name("f"), Reading::good(serde_json::json!([1, "two", true]), at)),
+        ];
+        let mut out = Vec::new();
+        write_reported_set(at, readings.iter().map(|(name, reading)| (name, reading)), &mut out);
+        let set: ReportedSet = serde_json::from_slice(&out).unwrap();
+        assert_eq!(set.at, Some(at));
+        let found: Vec<_> = set.readings.into_iter().collect();
+        let expected = readings.map(|(name, Reading { value, quality, at: own })| {
+            (name, ReadingIn { value, quality, at: (own != at).then_some(own) })
+        });
+        assert_eq!(found, expected);
+        let mut empty = Vec::new();
+        write_reported_set(at, [], &mut empty);
+        assert_eq!(empty, br#"{"at":"2023-11-14T22:13:20.120Z","readings":{}}"#);
     }
 }

@@ -11,6 +11,10 @@
 //! 3. A read cycle that has begun is finished before another begins, unless its device is busy or gone.
 //! 4. Of what is due, the oldest goes first; so an overloaded wire serves everybody in turn.
 
+mod spread;
+
+pub use spread::{PLACES, Place, STEP_MS};
+
 use crate::profile::{Profile, Source};
 
 /// A device that says "busy" is asked again after this time, in milliseconds, doubling with every try.
@@ -135,6 +139,9 @@ pub enum Health {
 #[derive(Clone, Debug, Default)]
 pub struct Poll {
     devices: Vec<Option<Device>>,
+    place: Place,
+    /// No group is begun before this tick.
+    put_off: u64,
     /// Groups slower than the wire's base tick so far; spreads them over its multiples.
     slow: u64,
 }
@@ -195,15 +202,21 @@ const GOING_ON: u8 = 2;
 const DUE: u8 = 3;
 
 impl Poll {
-    /// A timetable without devices.
+    /// A timetable without devices, of a wire that is alone.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A timetable without devices, of one wire among others.
+    pub fn on_wire(place: Place) -> Self {
+        Self { place, ..Self::default() }
     }
 
     /// Takes a device in; everything of it is due at once, then on the grid.
     ///
     /// A group that names no phase shares the ticks of the wire's shortest interval: those at the base interval all
-    /// wake together, slower ones are spread over its multiples, so that no wake-up is for one group alone.
+    /// wake together, slower ones are spread over its multiples, so that no wake-up is for one group alone. The ticks of
+    /// different wires lie apart by their [`Place`]s.
     pub fn add(&mut self, table: Timetable, now: u64) -> usize {
         let own = table.groups.iter().flatten().map(|rhythm| rhythm.interval_ms.max(INTERVAL_MIN_MS));
         let others = self.devices.iter().flatten().flat_map(|device| device.slots.iter().flatten().map(|s| s.interval));
@@ -214,7 +227,8 @@ impl Poll {
                 let interval = rhythm.interval_ms.max(INTERVAL_MIN_MS);
                 let phase = rhythm.phase_ms.unwrap_or_else(|| {
                     self.slow += u64::from(interval > base);
-                    if interval > base { (self.slow - 1).wrapping_mul(base) } else { 0 }
+                    let among = if interval > base { (self.slow - 1).wrapping_mul(base) } else { 0 };
+                    among.wrapping_add(self.place.offset_ms(base))
                 });
                 Slot { interval, phase: phase % interval, due: now }
             }));
@@ -327,8 +341,8 @@ impl Poll {
             }
             for (group, slot) in device.slots.iter().enumerate() {
                 let Some(slot) = slot else { continue };
-                if slot.due > now {
-                    later(slot.due);
+                if slot.due.max(self.put_off) > now {
+                    later(slot.due.max(self.put_off));
                 } else {
                     best.offer(DUE, slot.due, Action::Read(Job { device: index, group }));
                 }
@@ -433,6 +447,12 @@ impl Poll {
         if let Some(device) = self.device_mut(device) {
             device.write_at = at;
         }
+    }
+
+    /// Begins no group before this tick: what it brings could not be told yet. Writes, probes and what is under way are
+    /// not held up; groups that are due wait, and ticks they miss are skipped.
+    pub fn put_off(&mut self, until: u64) {
+        self.put_off = until;
     }
 
     /// Every group of the device is due now.

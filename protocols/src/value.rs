@@ -170,10 +170,72 @@ impl Timestamp {
     }
 }
 
+/// How long a [`Timestamp`] is as text, in bytes: `2026-11-22T12:00:00.000Z`.
+pub const TIMESTAMP_BYTES: usize = 24;
+
+impl Timestamp {
+    /// The time as its 24 ASCII characters. Every value that is published carries one, so it is not formatted by the
+    /// general machinery.
+    pub fn to_ascii(self) -> [u8; TIMESTAMP_BYTES] {
+        let instant = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
+        let at = jiff::tz::Offset::UTC.to_datetime(instant);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let parts = [
+            (0..4, i32::from(at.year())),
+            (5..7, i32::from(at.month())),
+            (8..10, i32::from(at.day())),
+            (11..13, i32::from(at.hour())),
+            (14..16, i32::from(at.minute())),
+            (17..19, i32::from(at.second())),
+            (20..23, i32::from(at.millisecond())),
+        ];
+        for (place, mut number) in parts {
+            for digit in text.get_mut(place).into_iter().flatten().rev() {
+                // a remainder of ten is a digit, and the years are held inside 0000 to 9999
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        text
+    }
+
+    /// The time in the very form [`Timestamp::to_ascii`] gives; `None` for every other form, right or wrong.
+    fn from_ascii(text: &[u8]) -> Option<Self> {
+        const FORM: &[u8; TIMESTAMP_BYTES] = b"0000-00-00T00:00:00.000Z";
+        let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+        if text.len() != FORM.len() || !text.iter().zip(FORM).all(fits) {
+            return None;
+        }
+        let number = |place: std::ops::Range<usize>| {
+            text.get(place).into_iter().flatten().fold(0, |number, byte| number * 10 + i16::from(byte - b'0'))
+        };
+        let short = |place: std::ops::Range<usize>| i8::try_from(number(place)).ok();
+        let (hour, minute, second) = (short(11..13)?, short(14..16)?, short(17..19)?);
+        let nanosecond = i32::from(number(20..23)) * 1_000_000;
+        let at =
+            jiff::civil::DateTime::new(number(0..4), short(5..7)?, short(8..10)?, hour, minute, second, nanosecond);
+        Some(Self::from_ms(jiff::tz::Offset::UTC.to_timestamp(at.ok()?).ok()?.as_millisecond()))
+    }
+}
+
+/// The text of the latest time that was asked for: what is told together mostly has the same.
+#[derive(Clone, Debug, Default)]
+pub struct TimestampText(Option<(Timestamp, [u8; TIMESTAMP_BYTES])>);
+
+impl TimestampText {
+    /// [`Timestamp::to_ascii`].
+    pub fn of(&mut self, at: Timestamp) -> &[u8] {
+        if self.0.is_none_or(|(known, _)| known != at) {
+            self.0 = Some((at, at.to_ascii()));
+        }
+        self.0.as_ref().map_or(&[], |(_, text)| text)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instant = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
-        write!(f, "{instant:.3}")
+        // ASCII digits are always text
+        f.write_str(std::str::from_utf8(&self.to_ascii()).unwrap_or_default())
     }
 }
 
@@ -186,6 +248,9 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(at) = Self::from_ascii(text.as_bytes()) {
+            return Ok(at);
+        }
         let instant: jiff::Timestamp = text.parse().map_err(|_| TimestampError(text.to_owned()))?;
         Ok(Self::from_ms(instant.as_millisecond()))
     }
@@ -224,22 +289,46 @@ impl Reading {
 }
 
 macro_rules! as_text {
-    ($($name:ty),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
+    ($($name:ty, $what:literal);*) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                struct Text;
+
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($what)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
     )*};
 }
-as_text!(Quality, Timestamp);
+as_text!(Quality, "a quality"; Timestamp, "a time");
+
+impl Serialize for Quality {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // nearly every one
+            Self::Good => serializer.serialize_str("good"),
+            other => serializer.collect_str(other),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // ASCII digits are always text
+        serializer.serialize_str(std::str::from_utf8(&self.to_ascii()).unwrap_or_default())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -268,7 +357,36 @@ mod tests {
         assert_eq!(at.to_string(), "2023-11-14T22:13:20.000Z");
         assert_eq!("2023-11-14T23:13:20+01:00".parse(), Ok(at));
         assert_eq!(Timestamp::from_ms(i64::MAX).to_string(), "9999-12-30T22:00:00.000Z");
+        assert_eq!(Timestamp::from_ms(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    /// The instants and their texts are `date -u -d @SECONDS` of GNU coreutils.
+    #[test]
+    fn a_timestamp_reads_back_from_every_form_of_rfc_3339() {
+        for (ms, text) in [
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (4_107_542_399_007, "2100-02-28T23:59:59.007Z"),
+            (1_763_813_045_120, "2025-11-22T12:04:05.120Z"),
+        ] {
+            let at = Timestamp::from_ms(ms);
+            assert_eq!((at.to_string().as_str(), text.parse()), (text, Ok(at)));
+            assert_eq!(text.replace('Z', "+00:00").parse(), Ok(at), "by the general reader");
+            assert_eq!(text.replace('T', " ").parse(), Ok(at));
+        }
+        for text in [
+            "2001-02-29T00:00:00.000Z",
+            "2000-13-01T00:00:00.000Z",
+            "2000-01-01T24:00:00.000Z",
+            "2000-01-01T00:60:00.000Z",
+            "2000-01-01T00:00:00.00xZ",
+            "2000-01-01T00:00:00.000",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+        // a leap second is read as the last second before it, as jiff has it
+        assert_eq!("2016-12-31T23:59:60.000Z".parse::<Timestamp>(), "2016-12-31T23:59:59.000Z".parse());
     }
 
     #[test]

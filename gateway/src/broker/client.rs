@@ -23,6 +23,9 @@ pub(super) const ALIASES_IN: u16 = 32;
 /// Topic aliases the broker defines towards a client at most; each remembers one topic.
 pub(super) const ALIASES_OUT: u16 = 64;
 
+/// What most PUBLISH packets have besides topic, properties and payload, at most.
+const HEAD_BYTES: usize = 16;
+
 /// Packets carried out in one go: so much can still arrive from every publisher when a reader asks for a moment.
 const TURN_PACKETS: usize = 32;
 
@@ -350,11 +353,11 @@ impl Client {
         if sendables.is_empty() {
             return;
         }
-        let weight = |one: &Sendable| match one {
-            Sendable::Publish { message, .. } => message.weight_bytes(),
+        let length = |one: &Sendable| match one {
+            Sendable::Publish { message, .. } => message.length_bytes() + HEAD_BYTES,
             Sendable::Release { .. } => 4,
         };
-        out.reserve(sendables.iter().map(weight).sum());
+        out.reserve(sendables.iter().map(length).sum());
         let before = out.len();
         let mut messages = 0;
         for sendable in sendables {

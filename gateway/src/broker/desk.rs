@@ -4,6 +4,7 @@
 //! only when the desk has answered. That is how a PUBACK can mean "it is on disk".
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 /// Who published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,11 @@ pub trait Desk: Send + Sync + 'static {
     /// So much waits that a mapper inside the gateway holds its words back.
     fn is_pressed(&self) -> bool {
         false
+    }
+
+    /// Told (with [`Notify::notify_waiters`]) when that is over; a desk without is looked at again and again.
+    fn relief(&self) -> Option<&Notify> {
+        None
     }
 }
 

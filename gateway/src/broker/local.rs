@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use mappers::bus::{Far, Incoming, Message as BusMessage, Outgoing};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::access::Access;
 use super::codec::V5;
@@ -19,7 +19,7 @@ use super::session::{Connected, Sendable};
 use super::shared::{Route, Shared, author, stamp};
 use super::shelf::Done;
 
-/// From one look at a pressed desk to the next.
+/// From one look at a pressed desk that does not tell to the next.
 const PRESSED: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Bytes taken from the queue at one time.
@@ -113,8 +113,17 @@ impl Local {
 
     /// The mapper's next word, once the desk has room for it: its queue fills meanwhile, and that it can see.
     async fn hear(&self, out: &mut tokio::sync::mpsc::Receiver<Outgoing>) -> Option<Outgoing> {
-        while self.shared.desk.is_pressed() {
-            tokio::time::sleep(PRESSED).await;
+        let desk = &self.shared.desk;
+        loop {
+            // made before the desk is looked at, so that the word is not missed
+            let relief = desk.relief().map(Notify::notified);
+            if !desk.is_pressed() {
+                break;
+            }
+            match relief {
+                Some(relief) => relief.await,
+                None => tokio::time::sleep(PRESSED).await,
+            }
         }
         out.recv().await
     }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::Word;
 use super::codec::write;
 use super::shelf::Kept;
 
@@ -18,9 +19,9 @@ pub(super) const GATEWAY: u64 = 0;
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     /// Topic, properties, payload, one behind the other.
-    bytes: Bytes,
-    topic_length: usize,
-    properties_length: usize,
+    bytes: Box<[u8]>,
+    topic_length: u32,
+    properties_length: u32,
     pub(super) qos: u8,
     pub(super) retain: bool,
     /// Belongs on the shelf where it is retained or waits.
@@ -29,6 +30,8 @@ pub(super) struct Message {
     pub(super) author: u64,
     pub(super) expires_ms: Option<i64>,
     pub(super) at_ms: i64,
+    /// Rises with every retained message; 0 until it is retained.
+    pub(super) stamp: u64,
 }
 
 impl Message {
@@ -38,21 +41,41 @@ impl Message {
         bytes.extend_from_slice(topic.as_bytes());
         bytes.extend_from_slice(properties);
         bytes.extend_from_slice(payload);
+        Self::of(bytes.into(), topic.len(), properties.len())
+    }
+
+    /// The gateway's own word. One without properties is taken over as it is.
+    pub(super) fn of_word(word: Word) -> Self {
+        if let Some(correlation) = &word.correlation {
+            let properties = own_properties(None, Some(correlation), &[]);
+            return Self::new(word.topic(), &properties, word.payload());
+        }
+        let (bytes, topic_length) = word.into_bytes();
+        Self::of(bytes, topic_length, 0)
+    }
+
+    fn of(bytes: Box<[u8]>, topic_length: usize, properties_length: usize) -> Self {
         Self {
-            bytes: bytes.into(),
-            topic_length: topic.len(),
-            properties_length: properties.len(),
+            bytes,
+            // topics and packets have bounds far below
+            topic_length: topic_length as u32,
+            properties_length: properties_length as u32,
             qos: 0,
             retain: false,
             kept: true,
             author: GATEWAY,
             expires_ms: None,
             at_ms: 0,
+            stamp: 0,
         }
     }
 
+    fn head_length(&self) -> usize {
+        (self.topic_length + self.properties_length) as usize
+    }
+
     pub(super) fn topic_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.topic_length).unwrap_or_default()
+        self.bytes.get(..self.topic_length as usize).unwrap_or_default()
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -60,16 +83,21 @@ impl Message {
     }
 
     pub(super) fn properties(&self) -> &[u8] {
-        self.bytes.get(self.topic_length..self.topic_length + self.properties_length).unwrap_or_default()
+        self.bytes.get(self.topic_length as usize..self.head_length()).unwrap_or_default()
     }
 
     pub(super) fn payload(&self) -> &[u8] {
-        self.bytes.get(self.topic_length + self.properties_length..).unwrap_or_default()
+        self.bytes.get(self.head_length()..).unwrap_or_default()
     }
 
-    /// The payload, sharing the message's memory.
+    /// A copy of the payload, for those outside the broker.
     pub(super) fn payload_bytes(&self) -> Bytes {
-        self.bytes.slice(self.topic_length + self.properties_length..)
+        Bytes::copy_from_slice(self.payload())
+    }
+
+    /// Topic, properties and payload together.
+    pub(super) fn length_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// What it costs while it waits.

@@ -32,6 +32,7 @@ mod tests;
 mod tls;
 mod tree;
 mod websocket;
+mod word;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ use tokio_util::task::TaskTracker;
 pub use self::holder::Holder;
 pub use self::stats::{Dropped, Stats};
 pub use self::tls::TlsError;
+pub use self::word::Word;
 
 use self::access::Access;
 use self::core::Core;
@@ -64,6 +66,9 @@ use self::stats::Counters;
 const GOODBYE: Duration = Duration::from_secs(5);
 /// What the shelf may take to write the last changes.
 const LAST_WRITE: Duration = Duration::from_secs(10);
+
+/// Words of the gateway that are published under one hold of the engine's lock; others get their turn between.
+const WORDS_AT_ONCE: usize = 256;
 
 /// What a broker is made of.
 pub struct Settings {
@@ -252,6 +257,23 @@ impl Broker {
         let _ = self.shared.act(|core, fx| core.publish(message, fx));
     }
 
+    /// Publishes many words in the gateway's own name, in their order and past the desk. Does not wait for anything.
+    pub fn publish_all(&self, words: Vec<Word>) {
+        let mut words = words.into_iter();
+        while words.len() > 0 {
+            self.shared.act(|core, fx| {
+                for word in words.by_ref().take(WORDS_AT_ONCE) {
+                    let retain = word.retain;
+                    let mut message = Message::of_word(word);
+                    (message.qos, message.retain, message.kept) = (1, retain, false);
+                    stamp(&mut message, core.measure.now_ms, None);
+                    // the bound of retained messages is not for the gateway's own words
+                    let _ = core.publish(message, fx);
+                }
+            });
+        }
+    }
+
     /// A bus for a mapper inside the gateway, as a client with that id and role. It ends with the broker, or when the
     /// mapper drops its end.
     ///
@@ -276,8 +298,8 @@ impl Broker {
         *self.shared.users.write().unwrap_or_else(PoisonError::into_inner) = users.map(Arc::new);
     }
 
-    /// Stops: nobody new comes in, every client is told, wills are published, sessions and queues are on the shelf when
-    /// this returns.
+    /// Stops: nobody new comes in, every client is told, wills are published, sessions, queues and wills that are
+    /// delayed are on the shelf when this returns.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -291,7 +313,6 @@ impl Broker {
         if timeout(GOODBYE, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("clients that did not go in time are cut");
         }
-        self.shared.act(|core, fx| core.say_all_wills(fx));
         let (done, written) = oneshot::channel();
         self.shared.shelf.keep(
             Vec::new(),

@@ -3,7 +3,9 @@
 //! In: messages with the retain flag. Out: for a filter, one message after the other. Must never collect a whole answer:
 //! a subscriber to `#` with ten thousand retained messages costs one [`Cursor`].
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -13,17 +15,36 @@ use super::message::Message;
 /// Entries a cursor looks at in one go; then others get their turn.
 const LOOKED_AT_MAX: usize = 2_000;
 
+/// A retained message, found by its topic.
 #[derive(Debug)]
-struct Entry {
-    message: Arc<Message>,
-    /// Rises with every retained message.
-    stamp: u64,
+struct ByTopic(Arc<Message>);
+
+impl Borrow<[u8]> for ByTopic {
+    fn borrow(&self) -> &[u8] {
+        self.0.topic_bytes()
+    }
 }
 
-/// All retained messages.
+impl Hash for ByTopic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.topic_bytes().hash(state);
+    }
+}
+
+impl PartialEq for ByTopic {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.topic_bytes() == other.0.topic_bytes()
+    }
+}
+
+impl Eq for ByTopic {}
+
+/// All retained messages. A publish to a known topic is one look-up; the order is for cursors over wildcards, and is
+/// touched only when a topic comes or goes.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    entries: BTreeMap<Arc<str>, Entry>,
+    messages: HashSet<ByTopic>,
+    order: BTreeSet<Box<str>>,
     bytes: usize,
     stamp: u64,
 }
@@ -32,7 +53,8 @@ pub(super) struct Retained {
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     filter: Box<str>,
-    after: Option<Arc<str>>,
+    /// The topic it has come to.
+    after: Option<String>,
     /// What was retained later reached the subscriber as it was published.
     stamp: u64,
     /// Messages its session had lost when it subscribed. If it loses more, what was retained later is sent as well.
@@ -62,52 +84,59 @@ pub(super) enum Step {
 
 impl Retained {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.messages.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn get(&self, topic: &str) -> Option<&Arc<Message>> {
-        self.entries.get(topic).map(|entry| &entry.message)
+    pub(super) fn get(&self, topic: &[u8]) -> Option<&Arc<Message>> {
+        self.messages.get(topic).map(|found| &found.0)
     }
 
     /// What the store would weigh with this message in it: messages and bytes.
     pub(super) fn with(&self, message: &Message) -> (usize, usize) {
-        match self.get(message.topic()) {
+        match self.get(message.topic_bytes()) {
             Some(old) => (self.len(), self.bytes - old.weight_bytes() + message.weight_bytes()),
             None => (self.len() + 1, self.bytes + message.weight_bytes()),
         }
     }
 
+    /// The stamp of a message that is about to be retained.
+    pub(super) fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
     /// Keeps a message; gives the one it replaces.
     pub(super) fn insert(&mut self, message: Arc<Message>) -> Option<Arc<Message>> {
-        self.stamp += 1;
         self.bytes += message.weight_bytes();
-        let stamp = self.stamp;
-        let old = match self.entries.get_mut(message.topic()) {
-            Some(entry) => Some(std::mem::replace(entry, Entry { message, stamp }).message),
-            None => self.entries.insert(message.topic().into(), Entry { message, stamp }).map(|entry| entry.message),
-        };
-        self.bytes -= old.as_ref().map_or(0, |old| old.weight_bytes());
+        let old = self.messages.replace(ByTopic(Arc::clone(&message))).map(|found| found.0);
+        match &old {
+            Some(old) => self.bytes -= old.weight_bytes(),
+            None => drop(self.order.insert(message.topic().into())),
+        }
         old
     }
 
     /// Forgets a topic's message.
     pub(super) fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
-        let old = self.entries.remove(topic)?.message;
+        let old = self.messages.take(topic.as_bytes())?.0;
+        self.order.remove(topic);
         self.bytes -= old.weight_bytes();
         Some(old)
     }
 
+    /// After a panic in the middle of a change: what is derived is made anew.
+    pub(super) fn repair(&mut self) {
+        self.order = self.messages.iter().map(|found| found.0.topic().into()).collect();
+        self.bytes = self.messages.iter().map(|found| found.0.weight_bytes()).sum();
+    }
+
     /// Topics whose message has expired.
-    pub(super) fn expired(&self, now_ms: i64) -> Vec<Arc<str>> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.message.is_expired(now_ms))
-            .map(|(topic, _)| Arc::clone(topic))
-            .collect()
+    pub(super) fn expired(&self, now_ms: i64) -> Vec<Box<str>> {
+        self.messages.iter().filter(|found| found.0.is_expired(now_ms)).map(|found| found.0.topic().into()).collect()
     }
 
     /// A cursor over what a filter matches now.
@@ -118,44 +147,45 @@ impl Retained {
     /// The next message for a cursor; `lost` is what its session has lost by now.
     pub(super) fn step(&self, cursor: &mut Cursor, lost: u64, now_ms: i64) -> Step {
         let all = lost > cursor.lost;
-        let wanted = |entry: &Entry| (all || entry.stamp <= cursor.stamp) && !entry.message.is_expired(now_ms);
+        let since = cursor.stamp;
+        let wanted = |topic: &str| {
+            let message = self.get(topic.as_bytes())?;
+            ((all || message.stamp <= since) && !message.is_expired(now_ms)).then_some(message)
+        };
         if !cursor.filter.contains(['+', '#']) {
-            if cursor.after.is_some() {
+            if cursor.after.replace(String::new()).is_some() {
                 return Step::End;
             }
-            cursor.after = Some((&*cursor.filter).into());
-            return match self.entries.get(&*cursor.filter).filter(|entry| wanted(entry)) {
-                Some(entry) => Step::Message(Arc::clone(&entry.message)),
+            return match wanted(&cursor.filter) {
+                Some(message) => Step::Message(Arc::clone(message)),
                 None => Step::End,
             };
         }
         let prefix = filter::prefix(&cursor.filter);
         let from = match &cursor.after {
-            Some(after) => Bound::Excluded(&**after),
+            Some(after) => Bound::Excluded(after.as_str()),
             None => Bound::Included(prefix),
         };
         let mut seen = 0;
+        let mut found = None;
         let mut last = None;
-        for (topic, entry) in self.entries.range::<str, _>((from, Bound::Unbounded)) {
+        for topic in self.order.range::<str, _>((from, Bound::Unbounded)) {
             if !topic.starts_with(prefix) {
                 return Step::End;
             }
-            if wanted(entry) && filter::matches(&cursor.filter, topic) {
-                cursor.after = Some(Arc::clone(topic));
-                return Step::Message(Arc::clone(&entry.message));
+            last = Some(topic);
+            if filter::matches(&cursor.filter, topic) {
+                found = wanted(topic);
             }
             seen += 1;
-            last = Some(topic);
-            if seen == LOOKED_AT_MAX {
+            if found.is_some() || seen == LOOKED_AT_MAX {
                 break;
             }
         }
-        match last.filter(|_| seen == LOOKED_AT_MAX) {
-            Some(topic) => {
-                cursor.after = Some(Arc::clone(topic));
-                Step::Busy
-            }
-            None => Step::End,
-        }
+        let Some(last) = last.filter(|_| found.is_some() || seen == LOOKED_AT_MAX) else { return Step::End };
+        let after = cursor.after.get_or_insert_default();
+        after.clear();
+        after.push_str(last);
+        found.map_or(Step::Busy, |message| Step::Message(Arc::clone(message)))
     }
 }

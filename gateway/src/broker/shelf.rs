@@ -30,6 +30,17 @@ pub struct Kept {
     pub at_ms: i64,
 }
 
+/// The will of a client that is gone, while its delay lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptWill {
+    /// The message; its `expires_ms` and `at_ms` mean nothing, since its life begins when it is published.
+    pub message: Kept,
+    /// When it is to be published.
+    pub due_ms: i64,
+    /// Its life from then on, in seconds.
+    pub expiry_s: Option<u32>,
+}
+
 /// One subscription of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptSubscription {
@@ -58,6 +69,8 @@ pub struct KeptSession {
     pub queue: Vec<(u64, Kept)>,
     /// Packet ids of QoS 2 publishes that were received and not yet released.
     pub received: Vec<u16>,
+    /// Its will, while that is delayed.
+    pub will: Option<KeptWill>,
 }
 
 /// Everything the shelf holds.
@@ -92,6 +105,8 @@ pub enum Change {
     Received(String, u16),
     /// Forget it.
     Released(String, u16),
+    /// Keep a client's delayed will, or forget it.
+    Will(String, Option<KeptWill>),
 }
 
 /// Why the shelf cannot give or take.
@@ -130,6 +145,15 @@ pub struct Memory {
 struct Contents {
     retained: BTreeMap<String, Kept>,
     sessions: BTreeMap<String, KeptSession>,
+}
+
+impl Memory {
+    /// A shelf that holds this already.
+    pub fn of(inventory: Inventory) -> Self {
+        let retained = inventory.retained.into_iter().map(|kept| (kept.topic.clone(), kept)).collect();
+        let sessions = inventory.sessions.into_iter().map(|session| (session.client.clone(), session)).collect();
+        Self { contents: Mutex::new(Contents { retained, sessions }) }
+    }
 }
 
 impl Shelf for Memory {
@@ -188,6 +212,7 @@ impl Contents {
             Change::Dequeue(client, number) => self.session(client).queue.retain(|(old, _)| *old != number),
             Change::Received(client, id) => self.session(client).received.push(id),
             Change::Released(client, id) => self.session(client).received.retain(|old| *old != id),
+            Change::Will(client, will) => self.session(client).will = will,
         }
     }
 }

@@ -110,17 +110,31 @@ impl Node {
     }
 }
 
+/// How far the tree was walked for a topic's levels but the last. What one device says goes to topics that differ in the
+/// last level only, so most topics go on from where the one before them was.
+#[derive(Debug, Default)]
+struct Trail {
+    /// The levels but the last, with the slash behind them; `None` when the tree has changed since.
+    above: Option<Box<str>>,
+    /// Nodes that were reached by exactly these levels.
+    reached: Vec<u32>,
+    /// Nodes on the way, these included, whose `below` matches.
+    below: Vec<u32>,
+}
+
 /// All subscriptions of the broker.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
     free: Vec<u32>,
     stack: Vec<(u32, usize)>,
+    trail: Trail,
 }
 
 impl Tree {
     pub(super) fn new() -> Self {
-        Self { nodes: vec![Node::new(NONE, "")], free: Vec::new(), stack: Vec::new() }
+        let nodes = vec![Node::new(NONE, "")];
+        Self { nodes, free: Vec::new(), stack: Vec::new(), trail: Trail::default() }
     }
 
     fn node(&mut self, at: u32) -> Option<&mut Node> {
@@ -129,6 +143,7 @@ impl Tree {
 
     /// Adds a subscriber to a filter (without `$share`), or replaces the one it has there.
     pub(super) fn insert(&mut self, share: Option<&str>, filter: &str, subscriber: Subscriber) {
+        self.trail.above = None;
         let mut at = ROOT;
         for level in filter.split('/') {
             if level == "#" {
@@ -178,6 +193,7 @@ impl Tree {
 
     /// Takes a session's subscription to a filter away.
     pub(super) fn remove(&mut self, share: Option<&str>, filter: &str, session: u32) {
+        self.trail.above = None;
         let mut at = ROOT;
         let mut below = false;
         for level in filter.split('/') {
@@ -219,29 +235,58 @@ impl Tree {
 
     /// Hands out every leaf whose filter matches the topic.
     pub(super) fn matches(&mut self, topic: &str, mut each: impl FnMut(&mut Leaf)) {
-        let dollar = topic.starts_with('$');
-        let Self { nodes, stack, .. } = self;
+        let (above, last) = topic.split_at(topic.bytes().rposition(|byte| byte == b'/').map_or(0, |slash| slash + 1));
+        if self.trail.above.as_deref() != Some(above) {
+            self.walk(above);
+        }
+        // wildcards at the first level do not match `$` topics [MQTT-4.7.2-1]
+        let wild = !above.is_empty() || !last.starts_with('$');
+        let Self { nodes, trail, .. } = self;
+        for at in trail.below.iter().filter(|at| wild || **at != ROOT) {
+            if let Some(node) = nodes.get_mut(*at as usize) {
+                each(&mut node.below);
+            }
+        }
+        for at in &trail.reached {
+            let Some(node) = nodes.get(*at as usize) else { continue };
+            let plus = Some(node.plus).filter(|plus| wild && *plus != NONE);
+            let exact = node.children.get(last).copied();
+            for child in plus.into_iter().chain(exact) {
+                let Some(Node { here, below, .. }) = nodes.get_mut(child as usize) else { continue };
+                for leaf in [below, here] {
+                    if !leaf.is_empty() {
+                        each(leaf);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lays the trail of these levels, each with its slash.
+    fn walk(&mut self, above: &str) {
+        let Self { nodes, stack, trail, .. } = self;
+        let dollar = above.starts_with('$');
+        trail.above = Some(above.into());
+        trail.reached.clear();
+        trail.below.clear();
         stack.clear();
         stack.push((ROOT, 0));
         while let Some((at, offset)) = stack.pop() {
-            let Some(node) = nodes.get_mut(at as usize) else { continue };
-            // wildcards at the first level do not match `$` topics [MQTT-4.7.2-1]
+            let Some(node) = nodes.get(at as usize) else { continue };
             let wild = offset > 0 || !dollar;
             if wild && !node.below.is_empty() {
-                each(&mut node.below);
+                trail.below.push(at);
             }
-            let Some(rest) = topic.get(offset..) else {
-                if !node.here.is_empty() {
-                    each(&mut node.here);
-                }
+            let rest = above.get(offset..).unwrap_or_default();
+            let Some(slash) = rest.bytes().position(|byte| byte == b'/') else {
+                trail.reached.push(at);
                 continue;
             };
-            let level = rest.split('/').next().unwrap_or_default();
-            let next = offset + level.len() + 1;
+            let next = offset + slash + 1;
             if wild && node.plus != NONE {
                 stack.push((node.plus, next));
             }
-            if let Some(&child) = node.children.get(level) {
+            if let Some(&child) = rest.get(..slash).and_then(|level| node.children.get(level)) {
                 stack.push((child, next));
             }
         }
@@ -302,6 +347,27 @@ mod tests {
             tree.remove(None, text, session as u32);
         }
         assert_eq!(tree.nodes_in_use(), 1, "nothing stays behind");
+    }
+
+    #[test]
+    fn a_subscription_made_or_given_up_between_two_topics_of_one_device_counts() {
+        let mut tree = Tree::new();
+        let filters = ["twin/d/reported/+", "twin/#", "+/d/reported/b", "twin/d/reported/b/#", "#"];
+        for (session, filter) in (0..).zip(filters) {
+            for topic in ["twin/d/reported/a", "twin/d/reported/b"] {
+                let before = (0..session).filter(|at| filter::matches(filters[*at as usize], topic));
+                assert_eq!(found(&mut tree, topic), before.collect::<Vec<u32>>(), "{topic} before {filter}");
+            }
+            tree.insert(None, filter, Subscriber { session, options: 0, id: 0 });
+        }
+        assert_eq!(found(&mut tree, "twin/d/reported/b"), [0, 1, 2, 3, 4]);
+        assert_eq!(found(&mut tree, "twin/d/reported/a"), [0, 1, 4]);
+        tree.remove(None, "twin/#", 1);
+        assert_eq!(found(&mut tree, "twin/d/reported/a"), [0, 4]);
+        // the last level alone, with and without a dollar
+        assert_eq!(found(&mut tree, "a"), [4]);
+        assert_eq!(found(&mut tree, "$a"), [0; 0]);
+        assert_eq!(found(&mut tree, "a"), [4]);
     }
 
     #[test]

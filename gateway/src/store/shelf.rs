@@ -6,10 +6,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
 
 use super::open::Fault;
-use crate::broker::shelf::{Change, Inventory, Kept, KeptSession, KeptSubscription};
+use crate::broker::shelf::{Change, Inventory, Kept, KeptSession, KeptSubscription, KeptWill};
 
 /// The columns of a kept message, in the order of [`kept`].
 const KEPT: &str = "topic, payload, qos, retain, properties, subscription_ids, expires_ms, at_ms";
+
+/// The number of a client's delayed will in its queue; those of waiting messages begin at 1. Its row has the moment it is
+/// due in `at_ms`, and in `expires_ms` the seconds it lives from then on.
+const WILL: u64 = 0;
 
 /// Carries out one change inside the current transaction.
 pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), rusqlite::Error> {
@@ -47,23 +51,7 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), rusq
         Change::Unsubscribe(client, filter) => {
             run("DELETE FROM subscription WHERE client = ?1 AND filter = ?2", &[client, filter])
         }
-        Change::Enqueue(client, seq, message) => {
-            let values = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10";
-            let sql = format!("INSERT OR REPLACE INTO queue (client, seq, {KEPT}) VALUES ({values})");
-            connection.prepare_cached(&sql)?.execute(params![
-                client,
-                *seq as i64,
-                message.topic,
-                message.payload.as_ref(),
-                message.qos,
-                message.retain,
-                message.properties.as_ref(),
-                ids(message),
-                message.expires_ms,
-                message.at_ms
-            ])?;
-            Ok(())
-        }
+        Change::Enqueue(client, seq, message) => enqueue(connection, client, *seq, message),
         Change::Dequeue(client, seq) => {
             run("DELETE FROM queue WHERE client = ?1 AND seq = ?2", &[client, &(*seq as i64)])
         }
@@ -71,7 +59,39 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> Result<(), rusq
             run("INSERT OR IGNORE INTO received (client, packet_id) VALUES (?1, ?2)", &[client, id])
         }
         Change::Released(client, id) => run("DELETE FROM received WHERE client = ?1 AND packet_id = ?2", &[client, id]),
+        Change::Will(client, Some(will)) => {
+            let KeptWill { message, due_ms, expiry_s } = will;
+            let message = Kept { at_ms: *due_ms, expires_ms: expiry_s.map(i64::from), ..message.clone() };
+            enqueue(connection, client, WILL, &message)
+        }
+        Change::Will(client, None) => {
+            run("DELETE FROM queue WHERE client = ?1 AND seq = ?2", &[client, &(WILL as i64)])
+        }
     }
+}
+
+fn enqueue(connection: &Connection, client: &str, seq: u64, message: &Kept) -> Result<(), rusqlite::Error> {
+    let values = "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10";
+    let sql = format!("INSERT OR REPLACE INTO queue (client, seq, {KEPT}) VALUES ({values})");
+    connection.prepare_cached(&sql)?.execute(params![
+        client,
+        seq as i64,
+        message.topic,
+        message.payload.as_ref(),
+        message.qos,
+        message.retain,
+        message.properties.as_ref(),
+        ids(message),
+        message.expires_ms,
+        message.at_ms
+    ])?;
+    Ok(())
+}
+
+/// What [`enqueue`] made of a will.
+fn will(row: Kept) -> KeptWill {
+    let expiry_s = row.expires_ms.and_then(|seconds| u32::try_from(seconds).ok());
+    KeptWill { due_ms: row.at_ms, expiry_s, message: Kept { at_ms: 0, expires_ms: None, ..row } }
 }
 
 fn ids(message: &Kept) -> String {
@@ -117,7 +137,10 @@ pub(super) fn load(connection: &Connection) -> Result<Inventory, Fault> {
     )?;
     each(connection, &format!("SELECT client, seq, {KEPT} FROM queue ORDER BY client, seq"), |row| {
         if let Some(session) = sessions.get_mut(row.get_ref(0)?.as_str()?) {
-            session.queue.push((row.get::<_, i64>(1)? as u64, kept(row, 2)?));
+            match row.get::<_, i64>(1)? as u64 {
+                WILL => session.will = Some(will(kept(row, 2)?)),
+                seq => session.queue.push((seq, kept(row, 2)?)),
+            }
         }
         Ok(())
     })?;
@@ -155,6 +178,7 @@ pub(super) fn weight(change: &Change) -> usize {
         Change::Retain(kept) => message(kept),
         Change::Enqueue(client, _, kept) => client.len() + message(kept),
         Change::Session(session) => session.client.len(),
+        Change::Will(client, will) => client.len() + will.as_ref().map_or(0, |will| message(&will.message)),
         Change::Subscribe(client, subscription) => client.len() + subscription.filter.len(),
         Change::Unsubscribe(client, text) => client.len() + text.len(),
         Change::Unretain(text)

@@ -12,7 +12,7 @@ use protocols::value::{Quality, Timestamp, Value};
 use serde_json::json;
 
 use super::*;
-use crate::broker::shelf::{Kept, KeptSession, KeptSubscription};
+use crate::broker::shelf::{Kept, KeptSession, KeptSubscription, KeptWill};
 
 fn open(dir: &Path) -> Store {
     Store::open(dir, Options::default()).unwrap()
@@ -219,6 +219,11 @@ fn the_shelf_gives_back_what_was_kept_on_it() {
         ..KeptSession::default()
     };
     let text = str::to_owned;
+    let will = |due_ms| KeptWill {
+        message: Kept { expires_ms: None, at_ms: 0, ..kept("will", b"last") },
+        due_ms,
+        expiry_s: Some(u32::MAX),
+    };
     let steps = vec![
         Change::Retain(kept("a/b", b"1")),
         Change::Retain(kept("a/b", b"2")),
@@ -237,7 +242,11 @@ fn the_shelf_gives_back_what_was_kept_on_it() {
         Change::Received(text("c1"), 9),
         Change::Released(text("c1"), 9),
         Change::Session(session("c1", Some(12))),
+        Change::Will(text("c1"), Some(will(7))),
+        Change::Will(text("c1"), None),
+        Change::Will(text("c1"), Some(will(8))),
         Change::Session(session("c2", None)),
+        Change::Will(text("c2"), Some(will(9))),
         Change::Subscribe(text("c2"), subscription("z", None)),
         Change::EndSession(text("c2")),
     ];
@@ -254,6 +263,7 @@ fn the_shelf_gives_back_what_was_kept_on_it() {
             subscriptions: vec![subscription("x/#", None)],
             queue: vec![(2, kept("q", b"")), (u64::from(u32::MAX) + 1, kept("q", &[0, 255]))],
             received: vec![65535],
+            will: Some(will(8)),
             ..session("c1", Some(12))
         }],
     };

@@ -119,7 +119,7 @@ impl Service {
             Wanted::Get(get) => {
                 let mut document = Vec::with_capacity(1024);
                 held.twin.write_document(now.wall, &mut document);
-                let word = incoming.reply.word(with_id(get.id.as_deref(), document));
+                let word = incoming.reply.word(&with_id(get.id.as_deref(), document));
                 return batch.end(incoming, get.id, Some(word), Verdict::Accepted);
             }
             Wanted::Set(set) => {
@@ -137,14 +137,14 @@ impl Service {
                 add(&self.around.counters.stale_acks, change.stale);
                 let version = held.twin.desired_version();
                 note(batch, &device, &held.prefix, change);
-                let word = || reply.word(words::json(&words::accepted(id.clone(), Some(version))));
+                let word = || reply.word(&words::json(&words::accepted(id.clone(), Some(version))));
                 let word = reply.asked.then(word);
                 batch.end(incoming, id, word, Verdict::Accepted);
             }
             Err(refusal) => {
                 add(&self.around.counters.refused, 1);
                 let version = (refusal.code == 409).then(|| held.twin.desired_version());
-                let word = reply.word(words::json(&words::refused(id.clone(), &refusal, version)));
+                let word = reply.word(&words::json(&words::refused(id.clone(), &refusal, version)));
                 batch.end(incoming, id, Some(word), words::verdict(&refusal));
             }
         }
@@ -184,7 +184,7 @@ impl Service {
         let refusal = Refusal::whole(503, error);
         add(&self.around.counters.refused, batch.ends.len());
         for End { later: (answer, reply), id, .. } in batch.ends {
-            self.words.push(reply.word(words::json(&words::refused(id, &refusal, None))));
+            self.words.push(reply.word(&words::json(&words::refused(id, &refusal, None))));
             self.verdicts.push((answer, words::verdict(&refusal)));
         }
     }
@@ -209,10 +209,10 @@ fn note(batch: &mut Batch, device: &DeviceId, prefix: &str, change: Change) {
         batch.writes.push(TwinWrite::Desired(device.clone(), name, leaf));
     }
     for (name, out) in change.last_words {
-        batch.words.push(words::kept(words::below(prefix, "desired", name.as_str()), words::json(&out)));
+        batch.words.push(words::kept(&words::below(prefix, "desired", name.as_str()), &words::json(&out)));
     }
     let events = change.events.iter();
-    batch.words.extend(events.map(|event| words::spoken(format!("{prefix}/event"), words::json(event))));
+    batch.words.extend(events.map(|event| words::spoken(&[prefix, "/event"], &words::json(event))));
 }
 
 fn read(incoming: &Incoming) -> Result<Wanted, Refusal> {

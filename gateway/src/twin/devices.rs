@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use protocols::config::Config;
-use protocols::name::DeviceId;
+use protocols::message::ReportedOut;
+use protocols::name::{DeviceId, PropertyName};
 use protocols::profile::Profile;
 use protocols::twin::{Change, Leaf, Saved, Shape, Twin};
 use protocols::value::Now;
@@ -46,10 +47,14 @@ impl Service {
         }
         let (twin, change) = Twin::restore(device.clone(), self.epoch.clone(), shape, saved, now);
         let mut held = Held::new(twin, &self.around.root, stored);
+        let renewed = !self.around.store.opened().clean && held.twin.renew_reported();
         // A new device is written down before it says anything: what the store does not know was never published, so
         // it begins at 0 also after an end that was not clean.
         if !known || held.twin.reported_version() != stored {
-            let leaves = change.reported_gone.iter().map(|name| (name.clone(), None)).collect();
+            let mut leaves: Vec<_> = change.reported_gone.iter().map(|name| (name.clone(), None)).collect();
+            if renewed {
+                leaves.extend(held.twin.reported_indexes().filter_map(|index| leaf(&held.twin, index)));
+            }
             let version = held.twin.reported_version();
             writes.push(TwinWrite::Reported(ReportedWrite { device: device.clone(), version, leaves }));
             held.stored = version;
@@ -63,14 +68,17 @@ impl Service {
         for (name, leaf) in &change.leaves {
             writes.push(TwinWrite::Desired(held.twin.device().clone(), name.clone(), leaf.clone()));
         }
-        let topic = |section, name: &str| words::below(&held.prefix, section, name);
         let last = change.last_words.iter();
-        self.words.extend(last.map(|(name, out)| words::kept(topic("desired", name.as_str()), words::json(out))));
+        self.words.extend(
+            last.map(|(name, out)| {
+                words::kept(&words::below(&held.prefix, "desired", name.as_str()), &words::json(out))
+            }),
+        );
         let gone = change.reported_gone.iter();
-        self.words.extend(gone.map(|name| words::cleared(topic("reported", name.as_str()))));
+        self.words.extend(gone.map(|name| words::cleared(&words::below(&held.prefix, "reported", name.as_str()))));
         self.words.extend(change.leaves.iter().map(|(name, _)| held.desired(name.as_str())));
         let events = change.events.iter();
-        self.words.extend(events.map(|event| words::spoken(format!("{}/event", held.prefix), words::json(event))));
+        self.words.extend(events.map(|event| words::spoken(&[&held.prefix, "/event"], &words::json(event))));
     }
 
     /// Forgets what the store keeps of a device that is not configured; its versions stay, so that none goes back
@@ -90,12 +98,12 @@ impl Service {
             let cleared = Leaf::Cleared { version, at: now.wall, by: "configuration".to_owned() };
             if held {
                 writes.push(TwinWrite::Desired(device.clone(), name.clone(), cleared.clone()));
-                self.words.push(words::cleared(words::below(&prefix, "desired", name.as_str())));
+                self.words.push(words::cleared(&words::below(&prefix, "desired", name.as_str())));
             }
             grave.desired.push((name.clone(), if held { cleared } else { leaf.clone() }));
         }
         let reported = saved.reported.iter();
-        self.words.extend(reported.map(|(name, _)| words::cleared(words::below(&prefix, "reported", name.as_str()))));
+        self.words.extend(reported.map(|(name, _)| words::cleared(&words::below(&prefix, "reported", name.as_str()))));
         self.graves.insert(device.clone(), grave);
     }
 
@@ -140,15 +148,18 @@ impl Service {
     /// What a new profile means for the store: everything of the reported half, since its marks are for the old one.
     fn refit(&mut self, held: &mut Held, change: &Change, writes: &mut Vec<TwinWrite>) {
         let mut leaves: Vec<_> = change.reported_gone.iter().map(|name| (name.clone(), None)).collect();
-        let now = held.twin.reported_indexes().collect::<Vec<_>>();
-        let leaf = |index: usize| Some((held.twin.name(index)?.clone(), Some(held.twin.reported(index)?.clone())));
-        leaves.extend(now.into_iter().filter_map(leaf));
+        leaves.extend(held.twin.reported_indexes().filter_map(|index| leaf(&held.twin, index)));
         let (device, version) = (held.twin.device().clone(), held.twin.reported_version());
         writes.push(TwinWrite::Reported(ReportedWrite { device, version, leaves }));
         held.marks = vec![Mark::Stored; held.twin.shape().profile().properties.len()];
         held.stored = version;
         self.tell_change(held, change, writes);
     }
+}
+
+/// A reported property as it is written.
+fn leaf(twin: &Twin, index: usize) -> Option<(PropertyName, Option<ReportedOut>)> {
+    Some((twin.name(index)?.clone(), Some(twin.reported(index)?.clone())))
 }
 
 fn saved(twin: &Twin) -> Saved {

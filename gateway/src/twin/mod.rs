@@ -27,10 +27,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use protocols::config::Config;
 use protocols::topic::{GATEWAY_STATUS, TwinTopic, Writer};
 use protocols::value::Now;
+use tokio::sync::Notify;
+
+pub use crate::broker::Word;
 
 use crate::broker::desk::{Claim, Desk, Request, Verdict};
 use crate::store::Store;
@@ -40,6 +42,9 @@ pub const QUEUE_REQUESTS: usize = 8192;
 
 /// Requests from which on mappers inside the gateway hold theirs back; what they then miss they owe and send later.
 pub const PRESSED_REQUESTS: usize = 256;
+
+/// Requests at which they go on: half, so that they do so in turns and not one by one.
+const RELIEVED_REQUESTS: usize = PRESSED_REQUESTS / 2;
 
 /// Bytes of payload that may wait for the service; more are refused with reason 0x97.
 pub const QUEUE_BYTES: usize = 16 << 20;
@@ -52,19 +57,6 @@ pub const REQUEST_BYTES: usize = 65_536;
 
 /// A document is published at most once in this time, in milliseconds; what changes between is in the next one.
 pub const DOCUMENT_MS: u64 = 1000;
-
-/// Something the service publishes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// The topic.
-    pub topic: String,
-    /// The payload; empty to clear a retained topic.
-    pub payload: Bytes,
-    /// Whether it is retained.
-    pub retain: bool,
-    /// Correlation data of an answer (MQTT 5).
-    pub correlation: Option<Bytes>,
-}
 
 /// Where the service publishes: the broker, or a test.
 pub trait Voice: Send + Sync + 'static {
@@ -125,6 +117,8 @@ fn add(counter: &AtomicU64, count: usize) {
 struct Load {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    /// Told when the press is over.
+    relief: Notify,
 }
 
 /// A request's share of the load; given back when it is dropped.
@@ -146,7 +140,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.load.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.load.requests.fetch_sub(1, Ordering::Relaxed) == RELIEVED_REQUESTS + 1 {
+            self.load.relief.notify_waiters();
+        }
         self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -247,6 +243,10 @@ impl Drop for Twins {
 impl Desk for Twins {
     fn is_pressed(&self) -> bool {
         self.load.requests.load(Ordering::Relaxed) >= PRESSED_REQUESTS
+    }
+
+    fn relief(&self) -> Option<&Notify> {
+        Some(&self.load.relief)
     }
 
     fn claim(&self, topic: &str) -> Claim {

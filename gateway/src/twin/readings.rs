@@ -3,12 +3,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use protocols::message::ReportedSet;
 use protocols::name::DeviceId;
 use protocols::twin::Refusal;
 use protocols::value::Now;
 
-use super::service::{Incoming, Later, Mark, Service, object};
+use super::service::{Incoming, Later, Mark, Service, malformed};
 use super::{Input, add, words};
 use crate::broker::desk::{Answer, Verdict};
 use crate::store::{ReportedWrite, TwinWrite, VERSION_RESERVE};
@@ -108,13 +107,13 @@ impl Service {
         if held.twin.reported_version() >= held.stored + VERSION_RESERVE {
             return self.hold_back(incoming);
         }
-        let set: ReportedSet = match object(&incoming.request.payload) {
-            Ok(set) => set,
-            Err(refusal) => return self.refuse(incoming, None, &refusal),
+        let readings = match held.twin.shape().readings(&incoming.request.payload) {
+            Ok(readings) => readings,
+            Err(error) => return self.refuse(incoming, None, &malformed(&error)),
         };
         let waits = incoming.request.qos > 0;
-        add(&self.around.counters.readings, set.readings.len());
-        let outcome = held.twin.on_report(set, now);
+        add(&self.around.counters.readings, readings.len());
+        let outcome = held.twin.on_readings(readings, now);
         let mut set_mark = |index: &usize, mark: Mark| {
             if let Some(slot) = held.marks.get_mut(*index) {
                 *slot = mark.max(*slot);
@@ -123,12 +122,25 @@ impl Service {
         outcome.changed.iter().for_each(|index| set_mark(index, Mark::Changed));
         let touched = if waits { Mark::Changed } else { Mark::Touched };
         outcome.touched.iter().for_each(|index| set_mark(index, touched));
-        let news = outcome.changed.iter().chain(&outcome.touched);
-        self.words.extend(news.filter_map(|index| held.reported(*index)));
+        self.scratch.text.clear();
+        let mut ends = Vec::with_capacity(outcome.changed.len());
+        for index in &outcome.changed {
+            self.words.extend(held.reported(*index, &mut self.scratch));
+            ends.push(self.scratch.text.len());
+        }
         if !outcome.changed.is_empty() {
-            let mut event = Vec::with_capacity(128 + 96 * outcome.changed.len());
-            held.twin.write_reported_event(&outcome, now.wall, &mut event);
-            self.words.push(words::spoken(format!("{}/event", held.prefix), event));
+            // the event says of each property what its own topic says
+            let mut from = 0;
+            let leaves = outcome.changed.iter().zip(&ends).filter_map(|(index, end)| {
+                let leaf = self.scratch.text.get(std::mem::replace(&mut from, *end)..*end)?;
+                Some((*index, leaf))
+            });
+            let mut event = Vec::with_capacity(128 + 32 * ends.len() + self.scratch.text.len());
+            held.twin.write_reported_event(&outcome, now.wall, leaves, &mut event);
+            self.words.push(words::spoken(&[&held.prefix, "/event"], &event));
+        }
+        for index in &outcome.touched {
+            self.words.extend(held.reported(*index, &mut self.scratch));
         }
         let kept = !outcome.changed.is_empty() || (waits && !outcome.touched.is_empty());
         if kept {
@@ -246,14 +258,14 @@ impl Service {
             match &result {
                 Ok(()) => {
                     if reply.asked {
-                        self.words.push(reply.word(words::json(&words::accepted(None, None))));
+                        self.words.push(reply.word(&words::json(&words::accepted(None, None))));
                     }
                     self.verdicts.push((answer, Verdict::Accepted));
                 }
                 Err(error) => {
                     add(&self.around.counters.refused, 1);
                     let refusal = Refusal::whole(503, error.clone());
-                    self.words.push(reply.word(words::json(&words::refused(None, &refusal, None))));
+                    self.words.push(reply.word(&words::json(&words::refused(None, &refusal, None))));
                     self.verdicts.push((answer, words::verdict(&refusal)));
                 }
             }

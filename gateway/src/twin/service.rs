@@ -10,7 +10,7 @@ use protocols::message::{DeviceStatus, in_plain_words};
 use protocols::name::DeviceId;
 use protocols::topic::TwinTopic;
 use protocols::twin::{Refusal, Saved, Shape, Twin};
-use protocols::value::{Now, Value};
+use protocols::value::{Now, TimestampText, Value};
 
 use super::batch::Batch;
 use super::readings::Flush;
@@ -22,9 +22,9 @@ use crate::store::{Store, StoredTwin, TwinWrite};
 /// Inputs that are taken before what they said is published.
 const DRAIN: usize = 512;
 
-/// Words from which on what was said is published first: the devices of one rhythm speak in one moment, and all their
-/// words at once would be the most memory a gateway ever holds.
-const WORDS: usize = 512;
+/// Words from which on they are published before more inputs are taken: the devices of one rhythm speak in one moment,
+/// and all their words at once would be the most memory a gateway ever holds.
+const WORDS: usize = 256;
 
 /// Documents that are written in one go, for the same reason; the next follow when these are published.
 const DOCUMENTS: usize = 8;
@@ -74,45 +74,54 @@ impl Held {
     }
 
     fn status(&self) -> Word {
-        words::kept(format!("{}/status", self.prefix), words::json::<DeviceStatus>(self.twin.status()))
+        words::kept(&[&self.prefix, "/status"], &words::json::<DeviceStatus>(self.twin.status()))
     }
 
     pub(super) fn delta(&self) -> Word {
         let mut payload = Vec::new();
         self.twin.write_delta(&mut payload);
-        words::kept(format!("{}/delta", self.prefix), payload)
+        words::kept(&[&self.prefix, "/delta"], &payload)
     }
 
-    pub(super) fn reported(&self, index: usize) -> Option<Word> {
-        let topic = words::below(&self.prefix, "reported", self.twin.name(index)?.as_str());
-        let mut payload = Vec::with_capacity(96);
-        self.twin.write_reported(index, &mut payload);
-        Some(words::kept(topic, payload))
+    /// The topic and payload of a reported property; the payload is appended to the scratch as well.
+    pub(super) fn reported(&self, index: usize, scratch: &mut Scratch) -> Option<Word> {
+        let name = self.twin.name(index)?.as_str();
+        let from = scratch.text.len();
+        self.twin.write_reported(index, &mut scratch.times, &mut scratch.text);
+        Some(words::kept(&words::below(&self.prefix, "reported", name), scratch.text.get(from..)?))
     }
 
     pub(super) fn desired(&self, name: &str) -> Word {
         let mut payload = Vec::new();
         self.twin.write_desired(name, &mut payload);
-        words::kept(words::below(&self.prefix, "desired", name), payload)
+        words::kept(&words::below(&self.prefix, "desired", name), &payload)
     }
 
-    fn document(&self, now: Now) -> Word {
-        let mut payload = Vec::with_capacity(1024);
-        self.twin.write_document(now.wall, &mut payload);
-        words::kept(self.prefix.clone(), payload)
+    fn document(&self, now: Now, scratch: &mut Scratch) -> Word {
+        scratch.text.clear();
+        self.twin.write_document(now.wall, &mut scratch.text);
+        words::kept(&[&self.prefix], &scratch.text)
     }
 
     /// Everything retained.
     pub(super) fn all(&self, now: Now, out: &mut Vec<Word>) {
-        out.extend(self.twin.reported_indexes().filter_map(|index| self.reported(index)));
+        let mut scratch = Scratch::default();
+        out.extend(self.twin.reported_indexes().filter_map(|index| self.reported(index, &mut scratch)));
         out.extend(self.twin.wishes().map(|(name, _)| self.desired(name.as_str())));
-        out.extend([self.delta(), self.status(), self.document(now)]);
+        out.extend([self.delta(), self.status(), self.document(now, &mut scratch)]);
     }
 
     /// Clears what is retained of the device as a whole; its properties are cleared by [`Service::bury`].
     pub(super) fn clear(&self, out: &mut Vec<Word>) {
-        out.extend(["/delta", "/status", ""].map(|end| words::cleared(format!("{}{end}", self.prefix))));
+        out.extend(["/delta", "/status", ""].map(|end| words::cleared(&[&self.prefix, end])));
     }
+}
+
+/// Where payloads are written before they become words.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) text: Vec<u8>,
+    times: TimestampText,
 }
 
 /// A request that was looked at once: the topic is known, the payload is not yet.
@@ -129,6 +138,7 @@ pub(super) struct Service {
     pub(super) shapes: HashMap<String, Arc<Shape>>,
     pub(super) twins: HashMap<DeviceId, Held>,
     pub(super) words: Vec<Word>,
+    pub(super) scratch: Scratch,
     /// Given after the words are said: who is acknowledged finds the topics as they are now.
     pub(super) verdicts: Vec<(Answer, Verdict)>,
     /// Requests for the next batch.
@@ -154,6 +164,7 @@ impl Service {
             shapes: HashMap::new(),
             twins: HashMap::new(),
             words: Vec::new(),
+            scratch: Scratch::default(),
             verdicts: Vec::new(),
             next: VecDeque::new(),
             batch: None,
@@ -189,10 +200,11 @@ impl Service {
             match inputs.recv_timeout(wait) {
                 Ok(input) => {
                     self.take(input);
-                    let mut more = inputs.try_iter().take(DRAIN);
-                    while self.words.len() < WORDS
-                        && let Some(input) = more.next()
-                    {
+                    for input in inputs.try_iter().take(DRAIN) {
+                        // what is ready does not wait for what is not
+                        if self.words.len() >= WORDS {
+                            self.tell();
+                        }
                         self.take(input);
                     }
                 }
@@ -315,7 +327,7 @@ impl Service {
     /// Answers a request of a mapper that needs no transaction.
     pub(super) fn accept(&mut self, incoming: Incoming) {
         if incoming.reply.asked {
-            self.words.push(incoming.reply.word(words::json(&words::accepted(None, None))));
+            self.words.push(incoming.reply.word(&words::json(&words::accepted(None, None))));
         }
         self.verdicts.push((incoming.request.answer, Verdict::Accepted));
     }
@@ -327,7 +339,7 @@ impl Service {
             409 => self.twins.get(incoming.topic.device()).map(|held| held.twin.desired_version()),
             _ => None,
         };
-        self.words.push(incoming.reply.word(words::json(&words::refused(id, refusal, version))));
+        self.words.push(incoming.reply.word(&words::json(&words::refused(id, refusal, version))));
         self.verdicts.push((incoming.request.answer, words::verdict(refusal)));
     }
 
@@ -360,7 +372,7 @@ impl Service {
             if let Some(held) = self.twins.get_mut(&device) {
                 held.document_at = Some(now.tick);
                 held.document_queued = false;
-                let word = held.document(now);
+                let word = held.document(now, &mut self.scratch);
                 self.words.push(word);
                 written += 1;
             }

@@ -10,30 +10,24 @@ use crate::broker::desk::Verdict;
 /// The longest Reason String, in bytes; the rest of a longer one is given up, the result has it all.
 const REASON_BYTES: usize = 512;
 
-/// A retained word.
-pub(super) fn kept(topic: String, payload: Vec<u8>) -> Word {
-    Word { topic, payload: payload.into(), retain: true, correlation: None }
+/// A retained word; the topic in parts.
+pub(super) fn kept(topic: &[&str], payload: &[u8]) -> Word {
+    Word::new(topic, payload, true)
 }
 
 /// A word for those who listen now.
-pub(super) fn spoken(topic: String, payload: Vec<u8>) -> Word {
-    Word { topic, payload: payload.into(), retain: false, correlation: None }
+pub(super) fn spoken(topic: &[&str], payload: &[u8]) -> Word {
+    Word::new(topic, payload, false)
 }
 
 /// Clears a retained topic.
-pub(super) fn cleared(topic: String) -> Word {
-    kept(topic, Vec::new())
+pub(super) fn cleared(topic: &[&str]) -> Word {
+    kept(topic, &[])
 }
 
-/// `prefix/section/name`.
-pub(super) fn below(prefix: &str, section: &str, name: &str) -> String {
-    let mut topic = String::with_capacity(prefix.len() + section.len() + name.len() + 2);
-    topic.push_str(prefix);
-    topic.push('/');
-    topic.push_str(section);
-    topic.push('/');
-    topic.push_str(name);
-    topic
+/// The parts of `prefix/section/name`.
+pub(super) fn below<'a>(prefix: &'a str, section: &'a str, name: &'a str) -> [&'a str; 5] {
+    [prefix, "/", section, "/", name]
 }
 
 /// JSON of something that always has one.
@@ -52,13 +46,10 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The answer as a word.
-    pub(super) fn word(&self, payload: Vec<u8>) -> Word {
-        Word {
-            topic: self.topic.clone(),
-            payload: payload.into(),
-            retain: false,
-            correlation: self.correlation.clone(),
-        }
+    pub(super) fn word(&self, payload: &[u8]) -> Word {
+        let mut word = spoken(&[&self.topic], payload);
+        word.correlation = self.correlation.clone();
+        word
     }
 }
 

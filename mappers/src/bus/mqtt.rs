@@ -43,6 +43,8 @@ const RECONNECT_MIN: Duration = Duration::from_millis(200);
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// MQTT's keep-alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// From a subscription that found the event loop full to the next try.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Filters in one SUBSCRIBE.
 const FILTERS_AT_ONCE: usize = 64;
 
@@ -161,6 +163,7 @@ async fn drive(options: MqttOptions, far: Far, counters: Arc<MqttCounters>) {
         client,
         shared,
         filters: BTreeSet::new(),
+        unmade: BTreeSet::new(),
         waiting: VecDeque::new(),
         under_way: None,
         overdue: 0,
@@ -244,6 +247,8 @@ struct Sender {
     client: AsyncClient,
     shared: Arc<Shared>,
     filters: BTreeSet<String>,
+    /// Those of the filters that the broker was not asked for yet, because the event loop was full.
+    unmade: BTreeSet<String>,
     waiting: VecDeque<(Message, oneshot::Sender<bool>)>,
     under_way: Option<(oneshot::Sender<bool>, tokio::time::Instant)>,
     /// Acknowledgements that were given up waiting for and may still come, before that of what is under way.
@@ -274,6 +279,7 @@ impl Sender {
                     self.overdue += 1;
                     self.acknowledged(false);
                 }
+                () = tokio::time::sleep(SUBSCRIBE_AGAIN), if !self.unmade.is_empty() => self.subscribe_again().await,
                 outgoing = out.recv() => match outgoing {
                     Some(outgoing) => self.send(outgoing).await,
                     None => return,
@@ -296,10 +302,8 @@ impl Sender {
                 }
             }
             News::Up => {
-                let filters: Vec<String> = self.filters.iter().cloned().collect();
-                for some in filters.chunks(FILTERS_AT_ONCE) {
-                    self.subscribe(some.iter().map(|filter| subscription(filter)).collect()).await;
-                }
+                self.unmade.clone_from(&self.filters);
+                self.subscribe_again().await;
             }
         }
     }
@@ -332,10 +336,12 @@ impl Sender {
             }
             Outgoing::Subscribe(filter) => {
                 if self.filters.insert(filter.clone()) && self.is_up() {
-                    self.subscribe(vec![subscription(&filter)]).await;
+                    self.unmade.insert(filter);
+                    self.subscribe_again().await;
                 }
             }
             Outgoing::Unsubscribe(filter) => {
+                self.unmade.remove(&filter);
                 if self.filters.remove(&filter) && self.is_up() {
                     let asked = self.client.unsubscribe(filter);
                     drop(tokio::time::timeout(PATIENCE, asked).await);
@@ -368,10 +374,19 @@ impl Sender {
         matches!(tokio::time::timeout(PATIENCE, publish).await, Ok(Ok(())))
     }
 
-    async fn subscribe(&mut self, filters: Vec<Filter>) {
-        let asked = self.client.subscribe_many(filters);
-        if !matches!(tokio::time::timeout(PATIENCE, asked).await, Ok(Ok(()))) {
-            tracing::warn!("a subscription was not made; it is made with the next connection");
+    /// Asks for the filters that were not asked for yet. What finds the event loop full is tried again: a subscription
+    /// that is never made is a device that never hears of a wish.
+    async fn subscribe_again(&mut self) {
+        while self.is_up() && !self.unmade.is_empty() {
+            let some: Vec<String> = self.unmade.iter().take(FILTERS_AT_ONCE).cloned().collect();
+            let asked = self.client.subscribe_many(some.iter().map(|filter| subscription(filter)));
+            if !matches!(tokio::time::timeout(PATIENCE, asked).await, Ok(Ok(()))) {
+                tracing::warn!("a subscription was not made; it is tried again");
+                return;
+            }
+            for filter in &some {
+                self.unmade.remove(filter);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod acting;
 mod desired;
+mod hearing;
 mod link;
 mod requests;
 #[cfg(test)]
@@ -17,14 +18,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocols::config::{Connection, Device, Wire};
-use protocols::message::{Delta, DesiredAck, DesiredOut, DesiredState, DeviceState, DeviceStatus};
-use protocols::poll::{Action, Health, Job, Poll, ReadEnd, Timetable};
+use protocols::message::{DesiredAck, DeviceState, DeviceStatus};
+use protocols::poll::{Action, Health, Job, Place, Poll, ReadEnd, Timetable};
 use protocols::topic::{TwinTopic, connection_request, connection_result, connection_status};
-use protocols::value::{Now, Reading, Value, Why};
+use protocols::value::{Now, Reading, Why};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Incoming, Message};
+use crate::bus::{Bus, Incoming};
 use crate::clock::Clock;
 use crate::port::{Port, Probes, Sample, Step, StepEnd, silence};
 use desired::{Ack, is_kept};
@@ -33,8 +34,6 @@ use requests::Desk;
 use unit::Unit;
 use voice::Voice;
 
-/// Messages taken from the bus in one go; more wait until after the next transaction.
-const INCOMING_AT_ONCE: usize = 1_024;
 /// While acknowledgements are on their way, they are looked at this often, in milliseconds.
 const ACK_LOOK_MS: u64 = 100;
 /// The longest rest, in milliseconds: the wire's status is looked at that often.
@@ -42,6 +41,14 @@ const REST_MS: u64 = 5_000;
 /// The longest pause between two tries to open a serial port, in milliseconds: an adapter that is plugged in again is
 /// polled within five seconds, its first answers included.
 const SERIAL_REOPEN_MS: u64 = 3_000;
+/// Messages that may wait for the bus, besides those of one round of reads, before polls are put off …
+const BEHIND_MESSAGES: usize = 2;
+/// … by so many milliseconds at a time …
+const PUT_OFF_MS: u64 = 5;
+/// … and for so many in all. What is read meanwhile could only wait and grow old; a wire that is asked when there is
+/// room has newer values to tell, and less to do. After that the wire is polled whatever the bus does: devices are watched,
+/// alarms work, and what cannot be told gives way to what is newer.
+const PUT_OFF_MAX_MS: u64 = 100;
 /// The longest pause between two tries to connect, in milliseconds.
 const TCP_REOPEN_MS: u64 = 30_000;
 
@@ -51,6 +58,10 @@ pub struct Host<P> {
     clock: Clock,
     port: P,
     poll: Poll,
+    /// Since when more waits for the bus than it should.
+    behind_since: Option<u64>,
+    /// Subscriptions are still to be made.
+    behind_with_filters: bool,
     units: Vec<Option<Unit>>,
     by_id: HashMap<String, usize>,
     voice: Voice,
@@ -95,7 +106,9 @@ impl<P: Port> Host<P> {
         Self {
             clock,
             port,
-            poll: Poll::new(),
+            poll: Poll::on_wire(Place::of(&connection.name)),
+            behind_since: None,
+            behind_with_filters: false,
             units: Vec::new(),
             by_id: HashMap::new(),
             voice: Voice::new(root, bus.out),
@@ -114,12 +127,13 @@ impl<P: Port> Host<P> {
         }
     }
 
-    /// Runs until it is stopped; a transaction under way is finished first.
+    /// Runs until it is stopped, or until its bus has ended: without one it would be deaf, and whoever watches over it can
+    /// start it again with another. A transaction under way is finished first.
     pub async fn run(mut self) {
         self.voice.subscribe(self.request_topic.clone());
         let devices = self.devices.borrow_and_update().clone();
         self.set_devices(&devices);
-        while !self.stop.is_cancelled() {
+        while self.listening && !self.stop.is_cancelled() {
             self.hear();
             if self.devices.has_changed().unwrap_or_default() {
                 let devices = self.devices.borrow_and_update().clone();
@@ -133,6 +147,7 @@ impl<P: Port> Host<P> {
                 continue;
             }
             let now = self.clock.tick();
+            self.heed_the_bus(now);
             match self.poll.next(now) {
                 Action::Read(job) => self.read(job).await,
                 Action::Write { device } => self.write(device).await,
@@ -258,6 +273,20 @@ impl<P: Port> Host<P> {
 
     // Reading.
 
+    /// Puts polls off for a moment while the bus is behind.
+    fn heed_the_bus(&mut self, now: u64) {
+        if !self.voice.is_behind(BEHIND_MESSAGES + self.port.width()) {
+            if self.behind_since.take().is_some() {
+                self.poll.put_off(0);
+            }
+            return;
+        }
+        let since = *self.behind_since.get_or_insert(now);
+        if now < since + PUT_OFF_MAX_MS {
+            self.poll.put_off(now + PUT_OFF_MS);
+        }
+    }
+
     async fn read(&mut self, first: Job) {
         let began = self.clock.tick();
         let mut jobs = vec![first];
@@ -329,8 +358,8 @@ impl<P: Port> Host<P> {
     fn report(&mut self, device: usize, readings: Vec<(usize, Reading)>, now: Now) {
         let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
         if !readings.is_empty() {
-            let set = unit.message(readings, now);
-            unit.owes |= !self.voice.reported(&unit.device.id, &set);
+            let payload = unit.message(&readings, now);
+            unit.owes |= !self.voice.reported(&unit.device.id, payload);
         }
         // A stale value makes the device stale; a fresh one makes it whole again.
         if self.poll.health(device) == Health::Online {
@@ -401,6 +430,7 @@ impl<P: Port> Host<P> {
 
     fn keep_time(&mut self) {
         let now = self.clock.now();
+        self.behind_with_filters = self.voice.catch_up();
         self.settle_acks(now.tick);
         for device in 0..self.units.len() {
             let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { continue };
@@ -435,12 +465,13 @@ impl<P: Port> Host<P> {
         let units = self.units.iter().flatten().filter_map(Unit::due).min();
         let acks = (!self.acks.is_empty()).then_some(now + ACK_LOOK_MS);
         let owing = self.units.iter().flatten().any(|unit| unit.owes).then_some(now + ACK_LOOK_MS);
-        let others = [until, units, acks, owing, self.desk.next_due(now)];
+        let filters = self.behind_with_filters.then_some(now + PUT_OFF_MS);
+        let others = [until, units, acks, owing, filters, self.desk.next_due(now)];
         let until = others.into_iter().flatten().min().unwrap_or(u64::MAX).min(now + REST_MS);
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = tokio::time::sleep_until(self.clock.instant(until)) => {}
-            incoming = self.incoming.recv(), if self.listening => match incoming {
+            incoming = self.incoming.recv() => match incoming {
                 Some(incoming) => self.on_incoming(incoming),
                 None => self.listening = false,
             },
@@ -453,87 +484,6 @@ impl<P: Port> Host<P> {
             }
             push = self.port.pushed() => self.take_samples(push.device, push.samples),
         }
-    }
-
-    // The bus.
-
-    fn hear(&mut self) {
-        for _ in 0..INCOMING_AT_ONCE {
-            match self.incoming.try_recv() {
-                Ok(incoming) => self.on_incoming(incoming),
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn on_incoming(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::Message(message) if message.topic == self.request_topic => self.on_request(message),
-            Incoming::Message(message) => self.on_twin(&message),
-            Incoming::Up => {
-                let now = self.clock.now();
-                self.link.forget();
-                self.tell_wire();
-                for device in 0..self.units.len() {
-                    self.tell_all(device, now);
-                }
-            }
-            Incoming::Down => {}
-        }
-    }
-
-    fn on_twin(&mut self, message: &Message) {
-        match TwinTopic::parse(self.voice.root(), &message.topic) {
-            Some(TwinTopic::Delta(device)) if !message.payload.is_empty() => {
-                match (self.by_id.get(device.as_str()), serde_json::from_slice(&message.payload)) {
-                    (Some(number), Ok(delta)) => self.on_delta(*number, &delta),
-                    (Some(_), Err(error)) => {
-                        tracing::warn!(connection = %self.name, topic = %message.topic, %error, "cannot be read");
-                    }
-                    (None, _) => {}
-                }
-            }
-            Some(TwinTopic::Desired(device, property)) => {
-                if let Some(number) = self.by_id.get(device.as_str()) {
-                    self.on_desired(*number, property.as_str(), message);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_delta(&mut self, device: usize, delta: &Delta) {
-        let now = self.clock.tick();
-        let away = self.poll.health(device) == Health::Offline;
-        let Some(unit) = self.unit_mut(device) else { return };
-        let profile = Arc::clone(&unit.device.profile);
-        let refused = unit.wishes.on_delta(delta, &profile, now);
-        let acks = if away { unit.wishes.on_away(now) } else { Vec::new() };
-        unit.replan();
-        if !refused.is_empty() {
-            let id = unit.device.id.clone();
-            let results = refused.into_iter().filter_map(|(name, result)| Some((name.parse().ok()?, result)));
-            // Nobody waits for it: a delta that still shows it is refused again.
-            drop(self.voice.ack(&id, &DesiredAck { version: delta.version, results: results.collect() }));
-        }
-        self.acknowledge(device, acks);
-        self.plan_writes(device);
-    }
-
-    fn on_desired(&mut self, device: usize, name: &str, message: &Message) {
-        let now = self.clock.tick();
-        let Some(unit) = self.unit_mut(device) else { return };
-        let profile = Arc::clone(&unit.device.profile);
-        let Some(index) = profile.find(name) else { return };
-        let Some(property) = profile.properties.get(index).filter(|property| is_kept(property)) else { return };
-        match serde_json::from_slice::<DesiredOut>(&message.payload) {
-            Ok(desired) if desired.state == DesiredState::Applied => {
-                let applied: (Value, u64) = (desired.value, desired.version);
-                unit.wishes.on_applied(index, property, applied, message.retain, now);
-            }
-            _ => unit.wishes.on_not_applied(index),
-        }
-        self.plan_writes(device);
     }
 
     fn plan_writes(&mut self, device: usize) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use protocols::alarm::AlarmState;
 use protocols::config::Device;
 use protocols::expr::{EvalError, Expression, Scope, Window, WindowStore};
-use protocols::message::{DeviceState, ReadingIn, ReportedSet};
+use protocols::message::{DeviceState, write_reported_set};
 use protocols::profile::{Kind, Profile, Property, Source};
 use protocols::report::Report;
 use protocols::value::{Now, Quality, Reading, Value, Why, from_f64};
@@ -264,13 +264,13 @@ impl Unit {
         condition.holds(&View { unit: self, now })
     }
 
-    /// The message that carries readings.
-    pub(super) fn message(&self, readings: Vec<(usize, Reading)>, now: Now) -> ReportedSet {
-        let named = readings.into_iter().filter_map(|(index, Reading { value, quality, at })| {
-            let name = self.property(index)?.name.clone();
-            Some((name, ReadingIn { value, quality, at: (at != now.wall).then_some(at) }))
-        });
-        ReportedSet { at: Some(now.wall), readings: named.collect() }
+    /// The message that carries readings: the payload of `reported/set`.
+    pub(super) fn message(&self, readings: &[(usize, Reading)], now: Now) -> Vec<u8> {
+        let named = readings.iter().filter_map(|(index, reading)| Some((&self.property(*index)?.name, reading)));
+        // about what a number with its name takes
+        let mut payload = Vec::with_capacity(64 + 24 * readings.len());
+        write_reported_set(now.wall, named, &mut payload);
+        payload
     }
 }
 

@@ -3,11 +3,14 @@
 //! In: readings, states, acknowledgements. Out: messages on a [`Bus`](crate::bus::Bus)'s way out. Must never wait:
 //! polling goes on while a broker is slow, and what could not be sent is owed and healed later.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
-use protocols::message::{DesiredAck, DeviceStatus, ReportedSet};
+use protocols::message::{DesiredAck, DeviceStatus};
 use protocols::name::DeviceId;
 use protocols::topic::TwinTopic;
 use serde::Serialize;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bus::{Message, Outgoing};
@@ -19,11 +22,14 @@ pub(super) struct Voice {
     /// Messages that found the queue full.
     pub(super) dropped: u64,
     full: bool,
+    /// Subscriptions that found the queue full, in their order: nothing heals one that was never made. Bounded by the
+    /// wire's devices.
+    owed: VecDeque<Outgoing>,
 }
 
 impl Voice {
     pub(super) fn new(root: String, out: mpsc::Sender<Outgoing>) -> Self {
-        Self { root, out, dropped: 0, full: false }
+        Self { root, out, dropped: 0, full: false, owed: VecDeque::new() }
     }
 
     pub(super) fn root(&self) -> &str {
@@ -45,22 +51,46 @@ impl Voice {
         said
     }
 
+    /// Whether at least so many messages wait in the queue.
+    pub(super) fn is_behind(&self, messages: usize) -> bool {
+        self.out.max_capacity() - self.out.capacity() >= messages
+    }
+
     /// Whether the queue has no room now.
     pub(super) fn is_full(&self) -> bool {
         self.out.capacity() == 0
     }
 
-    pub(super) fn subscribe(&mut self, filter: String) -> bool {
-        self.say(Outgoing::Subscribe(filter))
+    pub(super) fn subscribe(&mut self, filter: String) {
+        self.owed.push_back(Outgoing::Subscribe(filter));
+        self.catch_up();
     }
 
-    pub(super) fn unsubscribe(&mut self, filter: String) -> bool {
-        self.say(Outgoing::Unsubscribe(filter))
+    pub(super) fn unsubscribe(&mut self, filter: String) {
+        self.owed.push_back(Outgoing::Unsubscribe(filter));
+        self.catch_up();
     }
 
-    pub(super) fn reported(&mut self, device: &DeviceId, set: &ReportedSet) -> bool {
-        let topic = TwinTopic::ReportedSet(device.clone()).under(&self.root);
-        self.say(Outgoing::Publish(message(topic, set, false)))
+    /// Makes the subscriptions there is room for; says whether some are left.
+    pub(super) fn catch_up(&mut self) -> bool {
+        while let Some(owed) = self.owed.pop_front() {
+            match self.out.try_send(owed) {
+                Ok(()) => {}
+                Err(TrySendError::Full(owed)) => {
+                    self.owed.push_front(owed);
+                    return true;
+                }
+                // the host ends with its bus
+                Err(TrySendError::Closed(_)) => self.owed.clear(),
+            }
+        }
+        false
+    }
+
+    /// Says what was read: a `ReportedSet` on its topic, put together by hand since every poll comes through here.
+    pub(super) fn reported(&mut self, device: &DeviceId, payload: Vec<u8>) -> bool {
+        let topic = [&self.root, "/", device.as_str(), "/reported/set"].concat();
+        self.say(Outgoing::Publish(Message { topic, payload: payload.into(), ..Message::default() }))
     }
 
     pub(super) fn status(&mut self, device: &DeviceId, status: &DeviceStatus) -> bool {

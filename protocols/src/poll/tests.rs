@@ -98,8 +98,60 @@ fn slow_groups_are_spread_over_the_ticks_of_the_fast_ones() {
 }
 
 #[test]
-fn an_explicit_phase_is_kept() {
+fn wires_of_one_interval_are_spread_and_those_of_one_wire_stay_together() {
+    for interval in [1, 15, 20, 50, 100, 1_000, 60_000] {
+        let mut places = std::collections::BTreeMap::new();
+        for wire in 0..100 {
+            let mut poll = Poll::on_wire(Place::of(&format!("w{wire:03}")));
+            let devices = [poll.add(table(&[interval]), 0), poll.add(table(&[interval]), 0)];
+            let log = run(&mut poll, 0, 3 * interval + 2, 0, 0, &alive);
+            let [first, second] = devices.map(|device| reads(&log, device, 0));
+            assert_eq!(first, second, "one wire, one tick");
+            assert!(first.windows(2).skip(1).all(|pair| pair[1] - pair[0] == interval), "{first:?}");
+            *places.entry(first[1] % interval).or_insert(0) += 1;
+        }
+        let wanted = (interval / STEP_MS).clamp(1, PLACES) as usize;
+        assert!(places.keys().all(|place| place % STEP_MS == 0), "{places:?}");
+        // By chance some places are empty and some are shared; none has most of the wires.
+        assert!(places.len() * 2 >= wanted, "{interval} ms: {places:?}");
+        assert!(places.values().all(|wires| *wires <= 100 / wanted * 3 + 8), "{interval} ms: {places:?}");
+    }
+}
+
+#[test]
+fn groups_of_one_wire_meet_at_their_ticks_wherever_the_wire_stands() {
+    for wire in 0..100 {
+        let mut poll = Poll::on_wire(Place::of(&format!("bus{wire}")));
+        let a = poll.add(table(&[1_000]), 0);
+        let b = poll.add(table(&[100, 500]), 0);
+        let log = run(&mut poll, 1, 4_000, 0, 0, &alive);
+        let fast = reads(&log, b, 0);
+        for slow in [reads(&log, a, 0), reads(&log, b, 1)] {
+            assert!(slow.iter().all(|tick| fast.contains(tick)), "bus{wire}: {slow:?} and {fast:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_put_off_waits_and_is_not_made_up_for_and_a_write_does_not_wait() {
     let mut poll = Poll::new();
+    let a = poll.add(table(&[10]), 0);
+    let Action::Read(job) = poll.next(0) else { panic!("a read is due") };
+    poll.on_read(job, ReadEnd::Done, 1);
+    poll.put_off(35);
+    assert_eq!(poll.next(20), Action::Wait(Some(35)));
+    poll.set_write(a, Some(20));
+    assert_eq!(poll.next(20), Action::Write { device: a });
+    poll.on_write(a, true, 21);
+    poll.set_write(a, None);
+    let log = run(&mut poll, 21, 65, 0, 0, &alive);
+    assert_eq!(reads(&log, a, 0), [35, 40, 50, 60]);
+    assert_eq!(poll.missed(a), 2);
+}
+
+#[test]
+fn an_explicit_phase_is_kept() {
+    let mut poll = Poll::on_wire(Place::of("bus1"));
     let mut with_phase = table(&[1_000]);
     with_phase.groups = vec![Some(Rhythm { interval_ms: 1_000, phase_ms: Some(250) })];
     let a = poll.add(with_phase, 0);

@@ -7,48 +7,12 @@ use serde::{Serialize, Serializer};
 
 use super::Twin;
 use crate::message::{DesiredOut, DeviceStatus, LastGood, ReportedOut};
-use crate::value::{Quality, Timestamp, Value};
+use crate::name::PropertyName;
+use crate::value::{Quality, Timestamp, TimestampText};
 
-#[derive(Serialize)]
-struct ReportedView<'a> {
-    value: &'a Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unit: Option<&'a str>,
-    quality: Quality,
-    at: Timestamp,
-    version: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_good: Option<&'a LastGood>,
-}
-
-impl<'a> ReportedView<'a> {
-    fn new(reading: &'a ReportedOut, unit: Option<&'a str>) -> Self {
-        // Kept through an uncertain time as well, shown only while there is no value.
-        let last_good = reading.last_good.as_ref().filter(|_| reading.quality.is_bad());
-        let ReportedOut { value, quality, at, version, .. } = reading;
-        Self { value, unit, quality: *quality, at: *at, version: *version, last_good }
-    }
-}
-
-/// Reported properties as a JSON object; all of them when no indexes are given.
-struct ReportedMap<'a> {
-    twin: &'a Twin,
-    only: Option<&'a [usize]>,
-    units: bool,
-}
-
-impl Serialize for ReportedMap<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entry = |index: usize| {
-            let property = self.twin.shape.profile.properties.get(index)?;
-            let unit = property.unit.as_deref().filter(|_| self.units);
-            Some((&property.name, ReportedView::new(self.twin.reported(index)?, unit)))
-        };
-        match self.only {
-            Some(indexes) => serializer.collect_map(indexes.iter().filter_map(|index| entry(*index))),
-            None => serializer.collect_map(self.twin.reported_indexes().filter_map(entry)),
-        }
-    }
+/// Kept through an uncertain time as well, shown only while there is no value.
+fn shown_last_good(reading: &ReportedOut) -> Option<&LastGood> {
+    reading.last_good.as_ref().filter(|_| reading.quality.is_bad())
 }
 
 struct WishMap<'a>(&'a Twin);
@@ -68,52 +32,18 @@ impl Serialize for PendingMap<'_> {
 }
 
 #[derive(Serialize)]
-struct SectionView<P> {
-    version: u64,
-    properties: P,
-}
-
-#[derive(Serialize)]
-struct DocumentView<'a> {
-    device: &'a str,
-    profile: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    profile_hash: &'a str,
-    epoch: &'a str,
-    at: Timestamp,
-    status: &'a DeviceStatus,
-    reported: SectionView<ReportedMap<'a>>,
-    desired: SectionView<WishMap<'a>>,
-    delta: PendingMap<'a>,
-}
-
-#[derive(Serialize)]
 struct DeltaView<'a> {
     epoch: &'a str,
     version: u64,
     desired: PendingMap<'a>,
 }
 
-/// An empty section.
-#[derive(Serialize)]
-struct Nothing {}
-
-#[derive(Serialize)]
-struct ReportedEventView<'a> {
-    epoch: &'a str,
-    from: u64,
-    to: u64,
-    reported: ReportedMap<'a>,
-    /// Always there, and empty: one event tells of one section.
-    desired: Nothing,
-    at: Timestamp,
-}
-
 impl Twin {
-    /// Appends `twin/D/reported/P`; nothing when the property was never reported.
-    pub fn write_reported(&self, index: usize, out: &mut Vec<u8>) {
+    /// Appends `twin/D/reported/P`; nothing when the property was never reported. `times` is the caller's, for all it
+    /// writes together.
+    pub fn write_reported(&self, index: usize, times: &mut TimestampText, out: &mut Vec<u8>) {
         if let Some(reading) = self.reported(index) {
-            append(&ReportedView::new(reading, None), out);
+            write_reading(reading, None, times, out);
         }
     }
 
@@ -129,34 +59,116 @@ impl Twin {
         append(&DeltaView { epoch: &self.epoch, version: self.desired_version, desired: PendingMap(self) }, out);
     }
 
-    /// Appends `twin/D/event` for a report.
-    pub fn write_reported_event(&self, report: &super::Reported, at: Timestamp, out: &mut Vec<u8>) {
-        let reported = ReportedMap { twin: self, only: Some(&report.changed), units: false };
-        let (from, to, desired) = (report.from, report.to, Nothing {});
-        append(&ReportedEventView { epoch: &self.epoch, from, to, reported, desired, at }, out);
+    /// Appends `twin/D/event` for a report. `leaves` are the properties it changed, each with its JSON as
+    /// [`Twin::write_reported`] has written it for the property's own topic.
+    pub fn write_reported_event<'a>(
+        &self,
+        report: &super::Reported,
+        at: Timestamp,
+        leaves: impl IntoIterator<Item = (usize, &'a [u8])>,
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(b"{\"epoch\":");
+        append(&*self.epoch, out);
+        out.extend_from_slice(b",\"from\":");
+        append(&report.from, out);
+        out.extend_from_slice(b",\"to\":");
+        append(&report.to, out);
+        out.extend_from_slice(b",\"reported\":{");
+        let mut first = true;
+        for (index, leaf) in leaves {
+            let Some(name) = self.name(index) else { continue };
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            write_name(name, out);
+            out.extend_from_slice(leaf);
+        }
+        // One event tells of one section; the other one is there, and empty.
+        out.extend_from_slice(b"},\"desired\":{},\"at\":\"");
+        out.extend_from_slice(&at.to_ascii());
+        out.extend_from_slice(b"\"}");
     }
 
     /// Appends the document, `twin/D`.
     pub fn write_document(&self, at: Timestamp, out: &mut Vec<u8>) {
         let profile = &self.shape.profile;
-        let view = DocumentView {
-            device: self.device.as_str(),
-            profile: &profile.label(),
-            profile_hash: &profile.hash,
-            epoch: &self.epoch,
-            at,
-            status: &self.status,
-            reported: SectionView {
-                version: self.reported_version,
-                properties: ReportedMap { twin: self, only: None, units: true },
-            },
-            desired: SectionView { version: self.desired_version, properties: WishMap(self) },
-            delta: PendingMap(self),
-        };
-        append(&view, out);
+        let mut times = TimestampText::default();
+        out.extend_from_slice(b"{\"device\":");
+        append(self.device.as_str(), out);
+        out.extend_from_slice(b",\"profile\":");
+        append(&profile.label(), out);
+        if !profile.hash.is_empty() {
+            out.extend_from_slice(b",\"profile_hash\":");
+            append(&profile.hash, out);
+        }
+        out.extend_from_slice(b",\"epoch\":");
+        append(&*self.epoch, out);
+        out.extend_from_slice(b",\"at\":\"");
+        out.extend_from_slice(times.of(at));
+        out.extend_from_slice(b"\",\"status\":");
+        append::<DeviceStatus>(&self.status, out);
+        out.extend_from_slice(b",\"reported\":{\"version\":");
+        append(&self.reported_version, out);
+        out.extend_from_slice(b",\"properties\":");
+        self.write_properties(&mut times, out);
+        out.extend_from_slice(b"},\"desired\":{\"version\":");
+        append(&self.desired_version, out);
+        out.extend_from_slice(b",\"properties\":");
+        append(&WishMap(self), out);
+        out.extend_from_slice(b"},\"delta\":");
+        append(&PendingMap(self), out);
+        out.push(b'}');
+    }
+
+    fn write_properties(&self, times: &mut TimestampText, out: &mut Vec<u8>) {
+        let mut before = b'{';
+        for (property, reading) in self.shape.profile.properties.iter().zip(&self.reported) {
+            let Some(reading) = reading else { continue };
+            out.push(std::mem::replace(&mut before, b','));
+            write_name(&property.name, out);
+            write_reading(reading, property.unit.as_deref(), times, out);
+        }
+        if before == b'{' {
+            out.push(b'{');
+        }
+        out.push(b'}');
     }
 }
 
-fn append<T: Serialize>(view: &T, out: &mut Vec<u8>) {
+/// A key and its colon. A name has no character that JSON would escape.
+fn write_name(name: &PropertyName, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn write_reading(reading: &ReportedOut, unit: Option<&str>, times: &mut TimestampText, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"value\":");
+    append(&reading.value, out);
+    if let Some(unit) = unit {
+        out.extend_from_slice(b",\"unit\":");
+        append(unit, out);
+    }
+    match reading.quality {
+        // nearly every one
+        Quality::Good => out.extend_from_slice(b",\"quality\":\"good\",\"at\":\""),
+        other => {
+            out.extend_from_slice(b",\"quality\":");
+            append(&other, out);
+            out.extend_from_slice(b",\"at\":\"");
+        }
+    }
+    out.extend_from_slice(times.of(reading.at));
+    out.extend_from_slice(b"\",\"version\":");
+    append(&reading.version, out);
+    if let Some(last_good) = shown_last_good(reading) {
+        out.extend_from_slice(b",\"last_good\":");
+        append(last_good, out);
+    }
+    out.push(b'}');
+}
+
+fn append<T: Serialize + ?Sized>(view: &T, out: &mut Vec<u8>) {
     serde_json::to_writer(out, view).expect("a vector takes every byte, and the views hold nothing JSON cannot say");
 }

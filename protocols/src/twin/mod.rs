@@ -16,6 +16,7 @@
 
 mod desired;
 mod document;
+mod readings;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use desired::{BY_BYTES, Change, REASON_BYTES, Refusal, Undo};
+pub use readings::Readings;
 
 use crate::message::{DesiredOut, DesiredState, DeviceState, DeviceStatus, LastGood, ReportedOut, ReportedSet};
 use crate::name::{DeviceId, PropertyName};
@@ -218,6 +220,28 @@ impl Twin {
         (twin, change)
     }
 
+    /// After an end that was not clean: what is restored may be older than what was published, so every reported
+    /// property is told anew, under one version above all that can have been. Without it a property would go back to the
+    /// version of its last flush, and who has seen a newer one would take what is there now for old. Says whether there
+    /// is any. The caller has to have the new version on disk before anybody hears of it.
+    pub fn renew_reported(&mut self) -> bool {
+        let version = self.reported_version + 1;
+        let mut any = false;
+        for (index, reading) in self.reported.iter_mut().enumerate() {
+            let Some(reading) = reading else { continue };
+            // A reading from before the wish was applied says nothing about what the device did afterwards.
+            if let Some(Leaf::Held(wish)) = self.desired.get_mut(&index)
+                && reading.version <= wish.seen
+            {
+                wish.seen = version;
+            }
+            reading.version = version;
+            any = true;
+        }
+        self.reported_version += u64::from(any);
+        any
+    }
+
     /// The device.
     pub fn device(&self) -> &DeviceId {
         &self.device
@@ -284,17 +308,22 @@ impl Twin {
         self.wishes().any(|(_, wish)| wish.deadline.is_some() && wish.out.state == DesiredState::Pending)
     }
 
-    /// Takes readings in. One message is one step of the section's version, if it changes a value or a quality.
+    /// [`Twin::on_readings`] for a message that was read already.
     pub fn on_report(&mut self, set: ReportedSet, now: Now) -> Reported {
+        self.on_readings(self.shape.readings_of(set), now)
+    }
+
+    /// Takes readings in, as [`Shape::readings`] of this twin's shape gave them. One message is one step of the
+    /// section's version, if it changes a value or a quality.
+    pub fn on_readings(&mut self, readings: Readings, now: Now) -> Reported {
         let from = self.reported_version;
-        let mut outcome = Reported { from, to: from, ..Reported::default() };
-        let set_at = set.at.unwrap_or(now.wall);
-        for (name, reading) in set.readings {
-            let index = self.shape.index.get(&name).copied();
-            let Some((index, slot)) = index.and_then(|index| Some((index, self.reported.get_mut(index)?))) else {
-                outcome.unknown.push(name);
-                continue;
-            };
+        let Readings { at, known, unknown } = readings;
+        let mut outcome = Reported { from, to: from, unknown, ..Reported::default() };
+        outcome.changed.reserve(known.len());
+        let set_at = at.unwrap_or(now.wall);
+        for (index, reading) in known {
+            // an index of another shape points nowhere, or to a property of its own
+            let Some(slot) = self.reported.get_mut(index) else { continue };
             if let Some(heard) = self.heard.get_mut(index) {
                 *heard = now.tick;
             }

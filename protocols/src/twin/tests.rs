@@ -12,6 +12,7 @@ use crate::codec::{DataType, Layout};
 use crate::message::{AckResult, Delta, DesiredAck, DesiredSet, Document, Event, ReadingIn};
 use crate::modbus::{Table, Visitor};
 use crate::profile::{Access, Kind, Source, Write, WriteMode};
+use crate::value::TimestampText;
 
 fn property(name: &str, kind: Kind, access: Access) -> Property {
     let layout = Layout::new(DataType::Uint16);
@@ -102,7 +103,7 @@ fn a_bad_reading_keeps_the_last_good_one_and_shows_no_number() {
     let mut twin = twin();
     let mut show = |reading: Value| -> Value {
         report(&mut twin, json!({ "temperature": reading }), 5);
-        let mut shown: Value = written(|out| twin.write_reported(0, out));
+        let mut shown: Value = written(|out| twin.write_reported(0, &mut TimestampText::default(), out));
         shown.as_object_mut().unwrap().retain(|key, _| key != "at");
         shown
     };
@@ -382,7 +383,14 @@ fn the_document_is_the_contracts() {
             "delta": {"setpoint": 22}})
     );
     let outcome = report(&mut twin, json!({"temperature": 62, "beat": 1}), 0);
-    let event: Event = written(|out| twin.write_reported_event(&outcome, at(0).wall, out));
+    let mut leaves = Vec::new();
+    for index in &outcome.changed {
+        let mut leaf = Vec::new();
+        twin.write_reported(*index, &mut TimestampText::default(), &mut leaf);
+        leaves.push((*index, leaf));
+    }
+    let leaves = leaves.iter().map(|(index, leaf)| (*index, leaf.as_slice()));
+    let event: Event = written(|out| twin.write_reported_event(&outcome, at(0).wall, leaves, out));
     assert_eq!((event.from, event.to, event.reported.len()), (1, 2, 2));
 }
 
@@ -479,5 +487,80 @@ proptest! {
                 prop_assert!(!reading.quality.is_bad() || reading.value.is_null());
             }
         }
+    }
+}
+
+#[test]
+fn after_an_unclean_end_no_property_shows_a_version_that_was_shown_before() {
+    let mut before = twin();
+    report(&mut before, json!({"temperature": 61.5, "setpoint": 20, "mode": 1}), 1);
+    before.on_desired(&patch(json!({"setpoint": 21})), "ha", at(2)).unwrap();
+    let saved = |twin: &Twin, reported_version| Saved {
+        reported_version,
+        reported: twin
+            .reported_indexes()
+            .map(|i| (twin.name(i).unwrap().clone(), twin.reported(i).unwrap().clone()))
+            .collect(),
+        desired: ["setpoint"].iter().map(|name| (name.parse().unwrap(), twin.leaf(name).unwrap().clone())).collect(),
+    };
+    let flushed = saved(&before, 0);
+    // Published, and not flushed: the device shows the wish, and that it was applied is on disk.
+    report(&mut before, json!({"temperature": 62, "setpoint": 21}), 3);
+    before.on_ack(&ack(1, "setpoint", DesiredState::Applied), at(4)).unwrap();
+    let kept = Saved { reported_version: 1000, desired: saved(&before, 0).desired, ..flushed };
+    let restore =
+        |saved: &Saved| Twin::restore("boiler-1".parse().unwrap(), "01J".into(), boiler(), saved.clone(), at(5)).0;
+
+    let mut again = restore(&kept);
+    assert_eq!(again.reported(0).unwrap().version, 1, "what was shown last was 2: this is what has to be mended");
+    assert!(again.renew_reported());
+    let versions: Vec<u64> = again.reported_indexes().map(|index| again.reported(index).unwrap().version).collect();
+    assert_eq!((again.reported_version(), versions), (1001, vec![1001; 3]), "one step for all of them");
+    assert_eq!(again.reported(0).unwrap().value, json!(61.5), "the value is the one that was kept");
+    let same = again.on_desired(&patch(json!({"setpoint": 21})), "ha", at(6)).unwrap();
+    assert!(same.is_empty(), "a reading from before the wish is no drift: {same:?}");
+    report(&mut again, json!({"temperature": 62}), 7);
+    assert_eq!(again.reported(0).unwrap().version, 1002);
+
+    let untouched = restore(&Saved { reported: Vec::new(), ..kept });
+    let mut empty = untouched;
+    assert!(!empty.renew_reported());
+    assert_eq!(empty.reported_version(), 1000, "nothing to tell is no step");
+}
+
+#[test]
+fn a_message_is_read_as_its_type_would_have_it() {
+    let shape = boiler();
+    for text in [
+        r#"{"at":"2026-11-22T12:00:00.120Z","readings":{"temperature":61.5,"mode":{"value":null,"quality":"bad:timeout"}}}"#,
+        r#"{"readings":{"setpoint":{"value":1,"at":"2026-11-22T12:00:00Z"},"zz":1,"aa":{"value":2},"beat":18446744073709551615}}"#,
+        r#"{"readings":{},"at":null}"#,
+        r#"{"readings":{"temper\u0061ture":"caf\u00e9"}}"#,
+        r#"{"readings":{"temperature":1,"mode":2,"temperature":3,"zz":1,"zz":2}}"#,
+    ] {
+        let set: ReportedSet = serde_json::from_str(text).unwrap();
+        let mut expected = shape.readings_of(set);
+        let mut found = shape.readings(text.as_bytes()).unwrap();
+        expected.known.sort_by_key(|(index, _)| *index);
+        found.known.sort_by_key(|(index, _)| *index);
+        assert_eq!(found, expected, "{text}");
+    }
+    for text in [
+        "",
+        "[]",
+        r#"[null,{"temperature":1}]"#,
+        "{}",
+        r#"{"at":"2026-11-22T12:00:00Z"}"#,
+        r#"{"readings":[]}"#,
+        r#"{"readings":{},"more":1}"#,
+        r#"{"readings":{},"readings":{}}"#,
+        r#"{"readings":{}} {}"#,
+        r#"{"readings":{"bad name":1}}"#,
+        r#"{"readings":{"temperature":{"value":1,"quality":"fine"}}}"#,
+        r#"{"readings":{"temperature":{"value":1,"colour":"red"}}}"#,
+        r#"{"readings":{"zz":{"value":1,"colour":"red"}}}"#,
+        r#"{"readings":{"temperature":1},"at":"yesterday"}"#,
+    ] {
+        assert!(shape.readings(text.as_bytes()).is_err(), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! A light Modbus TCP device on many ports, in a process of its own, whose values say when and in which order they
 //! were given.
 //!
-//! In: functions 3, 4, 6 and 16, any unit. Out: registers by the map below. Must never be the limit of a measurement:
+//! In: functions 3, 4, 6 and 16, any unit. Out: registers by the map below; on request no answer, or no connection. Must never be the limit of a measurement:
 //! one thread, one write for all requests that came together.
 //!
 //! The map. Every read that begins at register 0 counts the port's counter `n` up by one, so all of its twenty values
@@ -142,6 +142,12 @@ impl Modsim {
         serde_json::from_value(self.order("freeze")).expect("the simulator says where it stopped")
     }
 
+    /// From now on the first `count` devices do not answer (`drop`), hang up and take no connection (`down`), or are
+    /// well (`none`).
+    pub fn fault(&mut self, fault: &str, count: usize) {
+        assert_eq!(self.helper.ask(&format!("fault {fault} {count}")), "true");
+    }
+
     /// The writes since the last call.
     pub fn writes(&mut self) -> Vec<Written> {
         let writes: Vec<(usize, u16, u64)> =
@@ -163,8 +169,20 @@ struct Device {
     writable: [u16; 16],
 }
 
+/// What is wrong with a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fault {
+    #[default]
+    None,
+    /// It does not answer.
+    Drop,
+    /// It hangs up, and takes no connection.
+    Down,
+}
+
 struct World {
     devices: Vec<Device>,
+    faults: Vec<Fault>,
     frozen: bool,
     polls: u64,
     requests: u64,
@@ -186,6 +204,7 @@ async fn run(count: usize) {
         || Device { n: 0, stamp: stamp(now), polled_us: None, changed_us: now, next_change_us: now, writable: [0; 16] };
     let world = Rc::new(RefCell::new(World {
         devices: (0..count).map(|_| device()).collect(),
+        faults: vec![Fault::None; count],
         frozen: false,
         polls: 0,
         requests: 0,
@@ -200,6 +219,9 @@ async fn run(count: usize) {
         let world = world.clone();
         tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                if world.borrow().fault(index) == Fault::Down {
+                    continue;
+                }
                 let _ = stream.set_nodelay(true);
                 tokio::task::spawn_local(speak(stream, index, world.clone()));
             }
@@ -235,6 +257,14 @@ async fn speak(mut stream: TcpStream, index: usize, world: Rc<RefCell<World>>) {
             return;
         }
         filled += count;
+        match world.borrow().fault(index) {
+            Fault::None => {}
+            Fault::Drop => {
+                filled = 0;
+                continue;
+            }
+            Fault::Down => return,
+        }
         let used = world.borrow_mut().answer(index, &inbox[..filled], &mut outbox);
         inbox.copy_within(used..filled, 0);
         filled -= used;
@@ -246,8 +276,26 @@ async fn speak(mut stream: TcpStream, index: usize, world: Rc<RefCell<World>>) {
 }
 
 impl World {
+    fn fault(&self, index: usize) -> Fault {
+        self.faults.get(index).copied().unwrap_or_default()
+    }
+
+    fn set_fault(&mut self, words: &str) -> bool {
+        let Some((fault, count)) = words.split_once(' ') else { return false };
+        let fault = match fault {
+            "drop" => Fault::Drop,
+            "down" => Fault::Down,
+            _ => Fault::None,
+        };
+        let count: usize = count.parse().unwrap_or_default();
+        self.faults.fill(Fault::None);
+        self.faults.iter_mut().take(count).for_each(|place| *place = fault);
+        true
+    }
+
     fn obey(&mut self, order: &str) -> Value {
         match order {
+            order if order.starts_with("fault ") => json!(self.set_fault(order.trim_start_matches("fault "))),
             "reset" => {
                 (self.polls, self.requests) = (0, 0);
                 self.gaps.clear();

@@ -63,7 +63,9 @@ impl Core {
         let known = self.by_client.get(arrival.client.as_str()).copied();
         let mut taken_over = false;
         if let Some(session) = known.and_then(|at| self.session(at)) {
-            if session.user != arrival.access.user {
+            // a mapper inside is never taken over from outside: it has no name of its own to tell it from anybody else
+            let inside = session.connected.as_ref().is_some_and(|connected| connected.local);
+            if session.user != arrival.access.user || inside && !arrival.connected.local {
                 return Err(AttachError::NotYours);
             }
             taken_over = session.connected.is_some();
@@ -166,8 +168,8 @@ impl Core {
         let shared = session.disconnect(now_ms, measure, fx);
         match session.will.take().filter(|_| leave.will) {
             Some(will) if will.delay_s > 0 && session.expiry_s > 0 => {
-                session.will_due_ms = Some(now_ms + i64::from(will.delay_s.min(session.expiry_s)) * 1000);
-                session.will = Some(will);
+                let due_ms = now_ms + i64::from(will.delay_s.min(session.expiry_s)) * 1000;
+                session.delay_will(will, due_ms, fx);
             }
             Some(will) => fx.wills.push(session.last_words(will)),
             None => {}
@@ -235,7 +237,7 @@ impl Core {
         for at in 0..self.sessions.len() as u32 {
             let Some(session) = self.session(at) else { continue };
             if session.will_due_ms.is_some_and(|due| due <= now_ms) {
-                session.will_due_ms = None;
+                session.forget_will(fx);
                 if let Some(will) = session.will.take() {
                     fx.wills.push(session.last_words(will));
                 }
@@ -250,18 +252,6 @@ impl Core {
                 if self.retained.remove(&topic).is_some_and(|old| old.kept) {
                     fx.changes.push(Change::Unretain(topic.to_string()));
                 }
-            }
-        }
-    }
-
-    /// The broker stops: delayed wills are not kept over a restart, so they are said now.
-    pub(in super::super) fn say_all_wills(&mut self, fx: &mut Effects) {
-        for session in self.sessions.iter_mut().flatten() {
-            if session.will_due_ms.take().is_some()
-                && let Some(will) = session.will.take()
-            {
-                let words = session.last_words(will);
-                fx.wills.push(words);
             }
         }
     }

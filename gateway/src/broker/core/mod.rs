@@ -76,10 +76,11 @@ impl Core {
     ) {
         let now_ms = self.measure.now_ms;
         for kept in &inventory.retained {
-            let message = Message::from_kept(kept);
+            let mut message = Message::from_kept(kept);
             if message.is_expired(now_ms) {
                 fx.changes.push(Change::Unretain(kept.topic.clone()));
             } else {
+                message.stamp = self.retained.next_stamp();
                 self.retained.insert(Arc::new(message));
             }
         }
@@ -139,6 +140,7 @@ impl Core {
     /// After a panic in the middle of a change: everything that is derived is made anew from what it derives from.
     pub(super) fn repair(&mut self) {
         self.tree = Tree::new();
+        self.retained.repair();
         self.picks = Vec::new();
         self.by_client.clear();
         self.free.clear();

@@ -59,8 +59,11 @@ impl Core {
     ///
     /// # Errors
     /// When one more retained message has no room; then nobody gets it.
-    pub(in super::super) fn publish(&mut self, message: Message, fx: &mut Effects) -> Result<(), RetainedFull> {
+    pub(in super::super) fn publish(&mut self, mut message: Message, fx: &mut Effects) -> Result<(), RetainedFull> {
         self.measure.counters.messages_in.add(1);
+        if message.retain {
+            message.stamp = self.retained.next_stamp();
+        }
         let message = Arc::new(message);
         if message.retain {
             self.retain(&message, fx)?;
@@ -78,13 +81,13 @@ impl Core {
             }
             return Ok(());
         }
-        let (messages, bytes) = self.retained.with(message);
-        let limits = &self.measure.limits;
         // what the gateway says about its devices is bounded by its configuration, not here
-        if message.author != super::super::message::GATEWAY
-            && (messages > limits.retained || bytes > limits.retained_bytes)
-        {
-            return Err(RetainedFull);
+        if message.author != super::super::message::GATEWAY {
+            let (messages, bytes) = self.retained.with(message);
+            let limits = &self.measure.limits;
+            if messages > limits.retained || bytes > limits.retained_bytes {
+                return Err(RetainedFull);
+            }
         }
         let old = self.retained.insert(Arc::clone(message));
         if message.kept {

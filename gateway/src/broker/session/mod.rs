@@ -15,7 +15,7 @@ use super::access::Access;
 use super::inbound::{Door, Inbound};
 use super::message::Message;
 use super::retained::Cursor;
-use super::shelf::{Change, KeptSession};
+use super::shelf::{Change, Kept, KeptSession, KeptWill};
 use super::stats::Counters;
 
 pub(super) use outgoing::release_reason;
@@ -177,6 +177,8 @@ pub(super) struct Session {
     next_order: u64,
     next_number: u64,
     warned: bool,
+    /// A mapper inside has missed something: what is retained under its filters is sent again once its queue is empty.
+    missed: bool,
     pressed_since_ms: Option<i64>,
 }
 
@@ -207,6 +209,7 @@ impl Session {
             next_order: 0,
             next_number: 1,
             warned: false,
+            missed: false,
             pressed_since_ms: None,
         }
     }
@@ -218,6 +221,10 @@ impl Session {
         session.absent_since_ms = Some(kept.absent_since_ms.unwrap_or(now_ms));
         session.inbound = Arc::new(Inbound::with_received(&kept.received));
         session.on_shelf = true;
+        if let Some(KeptWill { message, due_ms, expiry_s }) = &kept.will {
+            session.will = Some(Will { message: Message::from_kept(message), delay_s: 0, expiry_s: *expiry_s });
+            session.will_due_ms = Some(*due_ms);
+        }
         for (number, one) in &kept.queue {
             let mut waiting = Waiting::new(Arc::new(Message::from_kept(one)), one.qos.clamp(1, 2), one.retain);
             // what arrived after the client went has certainly never been sent
@@ -251,6 +258,23 @@ impl Session {
             absent_since_ms: self.absent_since_ms,
             ..KeptSession::default()
         })
+    }
+
+    /// Its will waits until `due_ms`.
+    pub(super) fn delay_will(&mut self, will: Will, due_ms: i64, fx: &mut Effects) {
+        let message =
+            Kept { expires_ms: None, at_ms: 0, ..will.message.to_kept(will.message.qos, will.message.retain, &[]) };
+        let kept = KeptWill { message, due_ms, expiry_s: will.expiry_s };
+        fx.changes.push(Change::Will(self.client.to_string(), Some(kept)));
+        self.will_due_ms = Some(due_ms);
+        self.will = Some(will);
+    }
+
+    /// A will that waited is said, or never will be.
+    pub(super) fn forget_will(&mut self, fx: &mut Effects) {
+        if self.will_due_ms.take().is_some() {
+            fx.changes.push(Change::Will(self.client.to_string(), None));
+        }
     }
 
     /// A message for this client. Tells whether it went on the shelf.
@@ -326,6 +350,7 @@ impl Session {
     fn make_room(&mut self, weight: usize, newcomer_is_qos0: bool, fx: &mut Effects, measure: &Measure) -> bool {
         while self.queued_bytes + weight > measure.limits.queue_bytes {
             self.lost += 1;
+            self.missed |= self.connected.as_ref().is_some_and(|connected| connected.local);
             measure.counters.dropped_queue_full.add(1);
             if !self.warned {
                 self.warned = true;
@@ -355,7 +380,7 @@ impl Session {
     pub(super) fn connect(&mut self, connected: Connected, fx: &mut Effects) {
         self.inbound.connect(&connected.door);
         self.absent_since_ms = None;
-        self.will_due_ms = None;
+        self.forget_will(fx);
         self.pressed_since_ms = None;
         for flight in &mut self.flights {
             flight.unsent = true;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Effects, Expecting, Flight, Measure, Sendable, Session, Waiting};
+use super::{Effects, Expecting, Flight, Measure, Sendable, Session, Subscription, Waiting};
 use crate::broker::codec::write::Delivery;
 use crate::broker::codec::{AckKind, V5};
+use crate::broker::filter::{self, Filter};
 use crate::broker::retained::{Retained, Step};
 
 /// What one go may fill.
@@ -68,7 +69,24 @@ impl Session {
         let full = load.is_full();
         // live messages never use up what is left for retained ones
         load.budget_bytes = 2 * budget_bytes;
-        self.take_retained(&mut load, retained, measure, fx) || full
+        let more = self.take_retained(&mut load, retained, measure, fx) || full;
+        self.make_up_for(retained) || more
+    }
+
+    /// A mapper that missed messages goes over what is retained under its filters once more: of a delta that was given up
+    /// nobody would tell it again, and the wish in it would wait for ever.
+    fn make_up_for(&mut self, retained: &Retained) -> bool {
+        if !self.missed || !self.qos0.is_empty() || !self.qos12.is_empty() || !self.cursors.is_empty() {
+            return false;
+        }
+        self.missed = false;
+        for (text, subscription) in &self.subscriptions {
+            if let Some(Filter { share: None, filter }) = filter::parse(text) {
+                let Subscription { options, id } = *subscription;
+                self.cursors.push_back(retained.cursor(filter, options, id, self.lost));
+            }
+        }
+        true
     }
 
     /// Whether the packet identifier that comes next is free: it follows from the number, so that a message keeps its

@@ -6,8 +6,8 @@ use mappers::bus::{Incoming, Message, Outgoing};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::broker::Own;
 use crate::broker::desk::{Claim, Request, Verdict};
+use crate::broker::{Own, Word};
 
 /// A desk that keeps requests until the test answers.
 #[derive(Default)]
@@ -201,4 +201,109 @@ async fn a_mapper_inside_the_gateway_speaks_and_hears_like_any_other() {
     drop(app);
     stage.broker.shutdown().await;
     assert_eq!(timeout(SOON, bus.incoming.recv()).await.unwrap(), Some(Incoming::Down));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapper_inside_the_gateway_is_not_taken_over_from_outside() {
+    let stage = stage().await;
+    let mut bus = stage.broker.attach("mapper-1", "admin");
+    assert_eq!(timeout(SOON, bus.incoming.recv()).await.unwrap(), Some(Incoming::Up));
+    for (version, clean) in [(4, true), (5, true), (5, false)] {
+        let hello = Hello { clean, ..Hello::new(version, "mapper-1") };
+        let answer = Raw::try_enter(stage.address, &hello).await.1.unwrap();
+        assert_ne!(answer.1[1], 0, "let in: {answer:?}");
+    }
+    bus.out.send(Outgoing::Subscribe("t".to_owned())).await.unwrap();
+    let mut other = Raw::new(stage.address, 4, "other").await;
+    other.publish_with(0, 0, &[], "t", "still here").await;
+    let Some(Incoming::Message(message)) = timeout(SOON, bus.incoming.recv()).await.unwrap() else { panic!() };
+    assert_eq!(&message.payload[..], b"still here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_said_together_arrive_in_their_order_and_stay_where_they_are_retained() {
+    let stage = stage().await;
+    let mut reader = Raw::new(stage.address, 5, "r").await;
+    reader.subscribe("twin/#", 0).await;
+    let count = 700;
+    let mut words: Vec<Word> = (0..count)
+        .map(|at| Word::new(&["twin/d", &(at / 20).to_string(), "/reported/p", &at.to_string()], b"one", true))
+        .collect();
+    words.push(Word::new(&["twin/d0/event"], b"gone", false));
+    words.push(Word::new(&["twin/d0/reported/p0"], b"two", true));
+    words.push(Word::new(&["twin/d0/reported/p1"], b"", true));
+    let mut answer = Word::new(&["twin/d0/result"], b"answer", false);
+    answer.correlation = Some("c".into());
+    words.push(answer);
+    stage.broker.publish_all(words);
+    for at in 0..count {
+        let got = reader.message().await;
+        assert_eq!((got.topic, &got.payload[..]), (format!("twin/d{}/reported/p{at}", at / 20), &b"one"[..]));
+    }
+    let mut last = Vec::new();
+    for _ in 0..4 {
+        last.push(reader.message().await);
+    }
+    let said: Vec<(&str, &[u8])> = last.iter().map(|got| (got.topic.as_str(), &got.payload[..])).collect();
+    let expected: [(&str, &[u8]); 4] = [
+        ("twin/d0/event", b"gone"),
+        ("twin/d0/reported/p0", b"two"),
+        ("twin/d0/reported/p1", b""),
+        ("twin/d0/result", b"answer"),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(last[3].properties, [&[0x09][..], &text("c")].concat());
+    // A fault in the engine forgets nothing that is retained.
+    stage.broker.shared.act(|_, _| panic!("a fault for the test"));
+    let mut late = Raw::new(stage.address, 4, "late").await;
+    late.subscribe("twin/+/reported/#", 0).await;
+    let mut found = std::collections::BTreeMap::new();
+    for _ in 0..count - 1 {
+        let got = late.message().await;
+        assert!(got.retain);
+        found.insert(got.topic, got.payload);
+    }
+    late.silent().await;
+    assert_eq!((found.len(), &found["twin/d0/reported/p0"][..]), (count - 1, &b"two"[..]));
+    assert!(!found.contains_key("twin/d0/reported/p1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapper_that_did_not_hear_for_long_finds_the_last_word_on_every_topic() {
+    let limits = Limits { queue_bytes: 16 * 1024, ..Limits::default() };
+    let stage = stage_with(Settings { limits, ..settings() }).await;
+    let mut bus = stage.broker.attach("mapper-1", "admin");
+    for topic in 0..60 {
+        bus.out.send(Outgoing::Subscribe(format!("d/{topic}/delta"))).await.unwrap();
+        if topic % 10 == 9 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for _ in 0..400 {
+        if stage.broker.stats().subscriptions == 60 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(stage.broker.stats().subscriptions, 60);
+    // One word on each of the first forty, then a flood on the others: the first are the ones that are given up.
+    let say = |topic: usize, number: usize| {
+        let payload = number.to_string();
+        stage.broker.publish_all(vec![Word::new(&["d/", &topic.to_string(), "/delta"], payload.as_bytes(), true)]);
+    };
+    (40..60).cycle().take(mappers::bus::QUEUE_MESSAGES + 50).enumerate().for_each(|(number, topic)| say(topic, number));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    (0..40).for_each(|topic| say(topic, 1));
+    (40..60).cycle().take(2_000).enumerate().for_each(|(number, topic)| say(topic, 5_000 + number));
+    assert!(stage.broker.stats().dropped.queue_full > 500, "{:?}", stage.broker.stats().dropped);
+    let mut last = std::collections::BTreeMap::new();
+    while let Ok(Some(incoming)) = timeout(SILENCE, bus.incoming.recv()).await {
+        if let Incoming::Message(message) = incoming {
+            last.insert(message.topic, String::from_utf8(message.payload.to_vec()).unwrap());
+        }
+    }
+    for topic in 0..60 {
+        let expected = if topic < 40 { 1 } else { 5_000 + 2_000 - 20 + (topic - 40) };
+        assert_eq!(last.get(&format!("d/{topic}/delta")), Some(&expected.to_string()), "{topic}");
+    }
 }

@@ -8,6 +8,7 @@ mod hard;
 mod restart;
 mod spec;
 mod subscriptions;
+mod wills;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -131,35 +131,6 @@ async fn mqtt_3_1_2_8_wills_are_published_unless_the_client_says_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mqtt_3_1_3_9_a_delayed_will_is_not_published_if_the_client_is_back_in_time() {
-    let stage = stage().await;
-    let mut reader = Raw::new(stage.address, 4, "r").await;
-    reader.subscribe("will", 0).await;
-    let hello = Hello {
-        will: Some(("will", "late", 0, false, &[0x18, 0, 0, 0, 1])),
-        clean: false,
-        properties: &[0x11, 0, 0, 0, 60],
-        ..Hello::new(5, "w")
-    };
-    drop(Raw::enter(stage.address, &hello).await);
-    reader.silent().await;
-    let back = Raw::enter(stage.address, &hello).await;
-    assert!(back.1);
-    tokio::time::sleep(Duration::from_millis(1300)).await;
-    reader.silent().await;
-    let left = std::time::Instant::now();
-    drop(back);
-    assert_eq!(reader.message().await.payload, b"late");
-    assert!(left.elapsed() >= Duration::from_millis(950), "{:?}", left.elapsed());
-    // the session ends first: the will does not wait for its delay
-    let hello = Hello { properties: &[], clean: true, ..hello };
-    let left = std::time::Instant::now();
-    drop(Raw::enter(stage.address, &hello).await);
-    assert_eq!(reader.message().await.payload, b"late");
-    assert!(left.elapsed() < Duration::from_millis(900));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_3_1_2_5_sessions_end_with_their_expiry_and_not_before() {
     let stage = stage().await;
     let hello = Hello { clean: false, properties: &[0x11, 0, 0, 0, 1], ..Hello::new(5, "s") };

@@ -2,4 +2,5 @@
 
 mod fake;
 mod scenarios;
+mod stress;
 mod wire;

@@ -7,38 +7,30 @@
 //!
 //! Every read of the simulator finds twenty changed values, so reporting on change reports all of them. Each carries
 //! the counter of its read: the subscriber checks that nothing goes back and, once the simulator stands still,
-//! a new subscriber must find the last value of every property in the twins. One value is the moment of the device's answer; `age` is from there to
-//! the subscriber.
+//! a new subscriber must find the last value of every property in the twins. One value is the moment of the device's
+//! answer; `age` is from there to the subscriber.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+mod faults;
+mod floor;
+mod latency;
+
 use std::fmt::Write as _;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use tests::gateway::{Gateway, Home};
-use tests::mqtt::retained;
 use tests::peers::Mosquitto;
-use tests::support::modsim::{self, CHANGING, INTS, Modsim, STD_REGISTERS, STD_VALUES, WRITABLE, age_us};
-use tests::support::mqtt::{self, Client, Packet};
+use tests::support::modsim::{self, CHANGING, INTS, Modsim, STD_VALUES, WRITABLE, age_us};
+use tests::support::mqtt::{Client, Packet};
 use tests::support::process::{self, Helper};
 use tests::support::table::{Rounds, Table, each_us, figure, mib, note, quantile, ratio, say};
-use tests::support::{Random, Run, child, now_us};
+use tests::support::{Run, child, now_us};
 use tests::within;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
-use tokio_modbus::client::{Reader as _, Writer as _};
 
 /// Devices of the std workload.
 const DEVICES: usize = 100;
-/// Devices of the latency case.
-const FEW: usize = 10;
-/// Bytes the floor may have waiting for its broker.
-const BACKLOG_BYTES: usize = 1 << 20;
 /// Longest wait for what has to come true.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Longest wait for the last values once the devices stand still.
@@ -47,7 +39,7 @@ const LAST: Duration = Duration::from_secs(15);
 fn main() {
     match child().as_deref() {
         Some([kind, words @ ..]) if kind == "modsim" => return modsim::serve(words),
-        Some([kind, words @ ..]) if kind == "floor" => return floor(words),
+        Some([kind, words @ ..]) if kind == "floor" => return floor::floor(words),
         Some(words) => panic!("no such helper: {words:?}"),
         None => {}
     }
@@ -55,7 +47,13 @@ fn main() {
     run.head();
     say(&format!("{}, tokio-modbus 0.17", process::mosquitto_version()));
     if run.wants("latency") {
-        latency(&run);
+        latency::latency(&run);
+    }
+    if run.wants("sets") {
+        faults::sets(&run);
+    }
+    if run.wants("isolation") {
+        faults::isolation(&run);
     }
     for (name, period_ms, seconds) in [("1 s", 1000, 12), ("100 ms", 100, 6), ("flat out", 0, 5)] {
         if run.wants(name) {
@@ -178,6 +176,8 @@ struct Seen {
     /// From the device's answer to here, in microseconds, while `watching`.
     ages: Vec<u32>,
     watching: bool,
+    /// Devices before this one are ill, and not looked at.
+    ill: usize,
     /// The newest counter of each value of each device, modulo its own range; place 10 is the stamp.
     newest: Vec<[Option<u32>; STD_VALUES]>,
 }
@@ -209,7 +209,7 @@ impl Seen {
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "brought into range before")]
         let counter = counter.rem_euclid(f64::from(range(place))) as u32;
-        if place == PLACE_OF_STAMP && self.watching {
+        if place == PLACE_OF_STAMP && self.watching && device >= self.ill {
             self.ages.push(age_us(counter, now_us));
         }
         let Some(newest) = self.newest.get_mut(device).and_then(|places| places.get_mut(place)) else {
@@ -420,246 +420,5 @@ fn lull(subscriber: &Subscriber, period: Duration) {
         if now != seen {
             (seen, since) = (now, Instant::now());
         }
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- latency
-
-/// Polling period of the latency case.
-const PERIOD_MS: u64 = 100;
-
-fn latency(run: &Run) {
-    let (mut ours, mut floor) = (Rounds::default(), Rounds::default());
-    let (watched, sets) = (run.watched(10), run.count(200));
-    for round in 0..run.rounds() {
-        for (kind, rounds) in [(Kind::Tidegate, &mut ours), (Kind::Floor, &mut floor)] {
-            let figures = latency_round(kind, watched, sets);
-            let text: Vec<String> = figures.iter().map(|value| figure(*value)).collect();
-            note(&format!("latency round {round} {kind:?} (load {}): {}", process::load(), text.join(" · ")));
-            rounds.add(&figures);
-        }
-    }
-    let title = format!("latency in ms, {FEW} devices polled every {PERIOD_MS} ms, {sets} sets");
-    let columns = ["side", "change → message p50", "p99", "set → wire p50", "p99", "set → applied p50", "p99"];
-    let mut table = Table::new(&title, &columns);
-    for (side, rounds) in [("Tidegate", &ours), ("raw loop + mosquitto", &floor)] {
-        let mut cells = vec![side.to_owned()];
-        cells.extend((0..6).map(|column| figure(rounds.median(column))));
-        table.row(&cells);
-    }
-    table.print();
-}
-
-fn latency_round(kind: Kind, watched: Duration, sets: usize) -> [f64; 6] {
-    let mut device = Modsim::start(FEW);
-    let side = Side::start(kind, "latency", PERIOD_MS, device.ports());
-    let ages = changes(&side, watched);
-    let (wire, applied) = set_all(&side, &mut device, sets);
-    let mut figures = [f64::NAN; 6];
-    for (pair, mut values) in [ages, wire, applied].into_iter().enumerate() {
-        figures[pair * 2] = quantile(&mut values, 0.5) / 1e3;
-        figures[pair * 2 + 1] = quantile(&mut values, 0.99) / 1e3;
-    }
-    figures
-}
-
-/// From a change in a device to the message, in microseconds.
-fn changes(side: &Side, watched: Duration) -> Vec<u32> {
-    let (mut client, mut ages) = (Client::connect(side.port(), "bench-changes"), Vec::new());
-    client.patience(Duration::from_millis(100));
-    client.subscribe(side.filter(), 0);
-    let began = now_us();
-    let end = began + u64::try_from(watched.as_micros()).unwrap_or(u64::MAX);
-    // Only news count: the floor repeats what has not changed, and the first word of a device may be of long ago.
-    let mut newest = BTreeMap::new();
-    while now_us() < end {
-        client.receive(|packet| {
-            let Packet::Publish { topic, payload, retained: false, .. } = packet else { return };
-            if topic.starts_with(b"twin/") && !topic.ends_with(b"/changed") {
-                return;
-            }
-            let text = std::str::from_utf8(payload).unwrap_or_default();
-            let number = text.split([':', ',', '}']).nth(1).and_then(|word| word.parse::<f64>().ok());
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a stamp is below 2^24")]
-            let stamp = number.expect("a stamp is a number") as u32;
-            if newest.insert(topic.to_vec(), stamp).is_some_and(|before| before != stamp) {
-                ages.push(age_us(stamp, now_us()));
-            }
-        });
-    }
-    ages
-}
-
-/// From a `set` to the device and to the word that it is applied, in microseconds.
-fn set_all(side: &Side, device: &mut Modsim, sets: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut client = Client::connect(side.port(), "bench-sets");
-    client.patience(Duration::from_millis(20));
-    client.subscribe("twin/+/desired/out", 0);
-    device.writes();
-    let (mut random, mut sent, mut applied) = (Random::new(7), Vec::new(), Vec::new());
-    for number in 1..=sets {
-        let port = number % FEW;
-        let topic = match side {
-            Side::Tidegate { .. } => format!("twin/d{port:03}/desired/out/set"),
-            Side::Floor(..) => format!("set/{port}"),
-        };
-        client.publish(&topic, number.to_string().as_bytes(), 0, 0);
-        let at_us = now_us();
-        client.send();
-        sent.push((port, number, at_us));
-        let next = at_us + 60_000 + random.below(60_000);
-        let wanted = format!("{{\"value\":{number},");
-        while now_us() < next {
-            client.receive(|packet| {
-                if let Packet::Publish { payload, .. } = packet
-                    && payload.starts_with(wanted.as_bytes())
-                    && payload.windows(9).any(|window| window == b"\"applied\"")
-                {
-                    applied.push(u32::try_from(now_us() - at_us).unwrap_or(u32::MAX));
-                }
-            });
-        }
-    }
-    let mut writes = device.writes();
-    let end = Instant::now() + LAST;
-    let mut open: Vec<&(usize, usize, u64)> = sent.iter().collect();
-    while !open.is_empty() && Instant::now() < end {
-        sleep(Duration::from_millis(20));
-        writes.extend(device.writes());
-        open.retain(|(port, number, _)| {
-            !writes.iter().any(|write| write.port == *port && usize::from(write.value) == *number)
-        });
-    }
-    if !open.is_empty() {
-        let said = retained(side.port(), &["twin/+/desired/out", "twin/+/delta"]);
-        note(&format!("not on the wire: {open:?} of {}; {said:?}", sent.len()));
-    }
-    assert!(open.is_empty(), "a set has not reached the wire");
-    let wire = sent.iter().filter_map(|(port, number, at_us)| {
-        let write = writes.iter().find(|write| write.port == *port && usize::from(write.value) == *number)?;
-        u32::try_from(write.at_us.saturating_sub(*at_us)).ok()
-    });
-    (wire.collect(), applied)
-}
-
-// ---------------------------------------------------------------------------------------------- the floor
-
-/// What waits for the floor's broker.
-#[derive(Default)]
-struct Outbox {
-    bytes: RefCell<Vec<u8>>,
-    more: Notify,
-    less: Notify,
-}
-
-/// The raw loop's process: `<std|latency> <mqtt port> <period in ms, 0 is flat out> <modbus port>…`
-fn floor(words: &[String]) {
-    let [profile, numbers @ ..] = words else { panic!("what shall be read?") };
-    let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().expect("a number")).collect();
-    let port = |number: u64| u16::try_from(number).expect("a port has 16 bits");
-    let [broker, period_ms, devices @ ..] = numbers.as_slice() else { panic!("where is the broker?") };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
-        let outbox = Rc::new(Outbox::default());
-        let mut sets = Vec::new();
-        let count = u64::try_from(devices.len()).unwrap_or(1);
-        for (index, device) in (0..).zip(devices) {
-            let (give, take) = mpsc::channel(16);
-            sets.push(give);
-            let phase = Duration::from_micros(period_ms * 1000 * index / count);
-            let period = Duration::from_millis(*period_ms);
-            let (outbox, std) = (outbox.clone(), profile == "std");
-            tokio::task::spawn_local(poll(index, port(*device), std, phase, period, take, outbox));
-        }
-        serve_broker(port(*broker), &outbox, &sets).await;
-    });
-}
-
-async fn poll(
-    index: u64,
-    port: u16,
-    std: bool,
-    phase: Duration,
-    period: Duration,
-    mut sets: mpsc::Receiver<u16>,
-    outbox: Rc<Outbox>,
-) {
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let mut context = tokio_modbus::client::tcp::connect(address).await.expect("the simulator listens");
-    let begin = tokio::time::Instant::now() + phase;
-    let mut ticks = (!period.is_zero()).then(|| tokio::time::interval_at(begin, period));
-    let topic = format!("raw/{index}");
-    let mut payload = String::new();
-    loop {
-        if let Some(ticks) = &mut ticks {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                Some(value) = sets.recv() => {
-                    context.write_single_register(WRITABLE, value).await.expect("an answer").expect("a written value");
-                    continue;
-                }
-            }
-        }
-        let (address, count) = if std { (0, STD_REGISTERS) } else { (CHANGING, 2) };
-        let registers = context.read_holding_registers(address, count).await.expect("an answer").expect("registers");
-        payload.clear();
-        payload.push('{');
-        let (ints, floats) = registers.split_at(if std { 10 } else { 0 });
-        for (place, register) in ints.iter().enumerate() {
-            let _ = write!(payload, "\"i{place}\":{},", register.cast_signed());
-        }
-        for (place, pair) in floats.chunks_exact(2).enumerate() {
-            let value = f32::from_bits(u32::from(pair[0]) << 16 | u32::from(pair[1]));
-            let _ = write!(payload, "\"f{place}\":{value},");
-        }
-        payload.pop();
-        payload.push('}');
-        mqtt::publish(&mut outbox.bytes.borrow_mut(), &topic, payload.as_bytes(), 0, 0);
-        outbox.more.notify_one();
-        while outbox.bytes.borrow().len() > BACKLOG_BYTES {
-            outbox.less.notified().await;
-        }
-    }
-}
-
-/// Sends what the loops have, and hands sets to them.
-async fn serve_broker(port: u16, outbox: &Outbox, sets: &[mpsc::Sender<u16>]) {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the broker listens");
-    stream.set_nodelay(true).expect("a TCP socket has that option");
-    let (mut reader, mut writer) = stream.into_split();
-    let mut hello = Vec::new();
-    mqtt::connect(&mut hello, "raw-loop");
-    mqtt::subscribe(&mut hello, 1, "set/+", 0);
-    writer.write_all(&hello).await.expect("the broker reads");
-    say("ready");
-    let send = async {
-        let mut bytes = Vec::new();
-        loop {
-            outbox.more.notified().await;
-            std::mem::swap(&mut bytes, &mut outbox.bytes.borrow_mut());
-            outbox.less.notify_waiters();
-            writer.write_all(&bytes).await.expect("the broker reads");
-            bytes.clear();
-        }
-    };
-    let take = async {
-        let mut inbox = mqtt::Inbox::default();
-        while let Ok(count) = reader.read(inbox.room()).await {
-            assert!(count > 0, "the broker hung up");
-            inbox.filled(count);
-            inbox.drain(|packet| {
-                let Packet::Publish { topic, payload, .. } = packet else { return };
-                let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<u16>().ok();
-                let device = topic.get(4..).and_then(number).and_then(|index| sets.get(usize::from(index)));
-                if let (Some(device), Some(value)) = (device, number(payload)) {
-                    let _ = device.try_send(value);
-                }
-            });
-        }
-    };
-    tokio::select! {
-        () = send => {}
-        () = take => {}
     }
 }

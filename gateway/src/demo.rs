@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mappers::simulate::{Bound, SimulateError, Simulator};
+use mappers::simulate::{Bound, BoundTalker, SimulateError, Simulator, Talker};
 use protocols::profile::Profile;
 
 /// The devices of the plant: id, profile, wire and unit.
@@ -19,6 +19,9 @@ pub const DEVICES: [(&str, &str, &str, u8); 4] = [
     ("climate-1", "xy.md02", "bus1", 2),
     ("relays", "waveshare.relay_8", "bus1", 3),
 ];
+
+/// The serial device of the plant: id, profile and line.
+pub const RECEIVER: (&str, &str, &str) = ("gps-1", "generic.nmea0183-gps", "gps");
 
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +47,14 @@ pub enum DemoError {
 pub struct Plant {
     /// The simulated devices; they answer once they run.
     pub devices: Vec<Bound>,
+    /// The simulated receiver, on a serial line of its own.
+    pub receiver: BoundTalker,
     /// The `gateway.yaml` that was written.
     pub config: PathBuf,
 }
 
-/// Builds the plant in a folder: one boiler on Modbus TCP, three devices on a serial line made of a pseudo terminal.
+/// Builds the plant in a folder: one boiler on Modbus TCP, three devices on a serial line made of a pseudo terminal, a
+/// satellite receiver on another.
 ///
 /// # Errors
 /// When files, ports or terminals cannot be had.
@@ -70,9 +76,12 @@ pub async fn build(folder: &Path, port: u16) -> Result<Plant, DemoError> {
     let devices = vec![plc.bind().await?, bus.bind().await?];
     let address = devices.iter().flat_map(Bound::addresses).next();
     let address = address.ok_or(DemoError::Profile("tidegate.demo_boiler"))?;
+    let (_, id, line) = RECEIVER;
+    let recordings = crate::config::recordings(id);
+    let receiver = Talker::new(profile(id)?, &recordings, 3).pty(folder.join(line)).bind().await?;
     let config = folder.join("gateway.yaml");
     write(&config, &text(address, port))?;
-    Ok(Plant { devices, config })
+    Ok(Plant { devices, receiver, config })
 }
 
 fn profile(id: &'static str) -> Result<Arc<Profile>, DemoError> {
@@ -81,6 +90,7 @@ fn profile(id: &'static str) -> Result<Arc<Profile>, DemoError> {
 }
 
 fn text(plc: SocketAddr, port: u16) -> String {
+    let (gps, model, line) = RECEIVER;
     let devices: Vec<String> = DEVICES
         .iter()
         .map(|(id, profile, wire, unit)| {
@@ -95,7 +105,8 @@ fn text(plc: SocketAddr, port: u16) -> String {
          connections:\n  \
            plc:  {{modbus: {{tcp: \"{plc}\", timeout: 1s}}}}\n  \
            bus1: {{modbus: {{serial: {{port: ./bus1, baud: 19200, parity: none}}, timeout: 500ms}}}}\n\
-         devices:\n{}\n",
+         \x20 {line}:  {{serial: {{port: ./{line}}}}}\n\
+         devices:\n{}\n  - {{id: {gps}, profile: {model}, connection: {line}}}\n",
         devices.join("\n")
     )
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::config::{Config, Connection, Device};
-use protocols::profile::Profile;
+use protocols::profile::{Profile, Protocol};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,8 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::host::{Host, Setup};
 use crate::modbus::port::ModbusPort;
-use crate::port::Probes;
+use crate::port::{Port, Probes};
+use crate::serial::port::SerialPort;
 
 /// From the end of a task that should not have ended to its next start.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -136,20 +137,30 @@ struct Wire {
 }
 
 impl Wire {
+    /// Sets a host going with a port of the connection's protocol.
+    fn host<P: Port>(&self, port: P) -> JoinHandle<()> {
+        let host = Host::new(Setup {
+            connection: Arc::clone(&self.connection),
+            port,
+            bus: (self.buses)(&self.connection.name),
+            root: self.root.clone(),
+            devices: self.devices.subscribe(),
+            probes: Arc::clone(&self.probes),
+            clock: self.clock,
+            stop: self.stop.clone(),
+        });
+        tokio::spawn(host.run())
+    }
+
     /// Runs the host; one that ends by itself has a fault, is told and counted, and begins anew.
     async fn watch_over(self, restarts: watch::Sender<u64>) {
         loop {
-            let host = Host::new(Setup {
-                connection: Arc::clone(&self.connection),
-                port: ModbusPort::new(Arc::clone(&self.connection)),
-                bus: (self.buses)(&self.connection.name),
-                root: self.root.clone(),
-                devices: self.devices.subscribe(),
-                probes: Arc::clone(&self.probes),
-                clock: self.clock,
-                stop: self.stop.clone(),
-            });
-            let ended = tokio::spawn(host.run()).await;
+            let connection = Arc::clone(&self.connection);
+            let host = match self.connection.protocol {
+                Protocol::Serial => self.host(SerialPort::new(connection)),
+                _ => self.host(ModbusPort::new(connection)),
+            };
+            let ended = host.await;
             if self.stop.is_cancelled() {
                 return;
             }

@@ -1,6 +1,6 @@
 //! Tidegate's mappers: they touch devices, and know neither twin nor store.
 //!
-//! Rooms import only what stands before them: `clock, link, bus → port → modbus → host → fleet`; `simulate` stands
+//! Rooms import only what stands before them: `clock, link, bus → port → modbus, serial → host → fleet`; `simulate` stands
 //! beside `host`.
 
 pub mod bus;
@@ -12,6 +12,7 @@ pub mod modbus;
 pub mod port;
 #[cfg(test)]
 mod samples;
+pub mod serial;
 pub mod simulate;
 
 pub use fleet::{BusFactory, Mappers};

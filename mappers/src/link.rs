@@ -235,6 +235,17 @@ impl Link {
         }
     }
 
+    /// Changes the speed of a serial port; a TCP connection has none.
+    ///
+    /// # Errors
+    /// When the port does not take it.
+    pub fn set_speed(&mut self, baud: u32) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(_) => Ok(()),
+            Stream::Serial { port, .. } => port.set_baud_rate(baud).map_err(io::Error::from),
+        }
+    }
+
     /// The error of a link that was lost in use; 0 bytes read when there is none.
     pub fn gone(&self, error: Option<&io::Error>) -> LinkError {
         let text = error.map_or_else(|| "the other side closed it".to_owned(), io::Error::to_string);

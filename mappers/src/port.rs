@@ -114,14 +114,22 @@ pub struct Counters {
     pub retries: u64,
 }
 
-/// What a device sent without being asked.
+/// What a device sent without being asked: a streamed line, an advertisement, a notification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
     /// The device.
     pub device: usize,
-    /// What it said.
+    /// What it said. Empty says only that the device is there.
     pub samples: Vec<Sample>,
 }
+
+/// The wire is gone while nobody asked anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Gone(
+    /// What happened, with the port or address in it.
+    pub String,
+);
 
 /// A wire or a radio with the devices on it. Devices have the numbers the host gave them in [`Port::add`].
 pub trait Port: Send + 'static {
@@ -205,8 +213,17 @@ pub trait Port: Send + 'static {
     /// What was counted.
     fn counters(&self) -> Counters;
 
-    /// Waits for something that comes unasked. Dropping the wait loses nothing.
-    fn pushed(&mut self) -> impl Future<Output = Push> + Send {
+    /// Waits for what comes unasked, and gives all that is there, the oldest first; never nothing. Dropping the wait
+    /// loses nothing. While the wire is closed, and on a wire where nobody speaks unasked, it waits for ever.
+    ///
+    /// # Errors
+    /// When the wire is gone; the host closes it and opens it again.
+    fn pushed(&mut self) -> impl Future<Output = Result<Vec<Push>, Gone>> + Send {
         std::future::pending()
+    }
+
+    /// Takes what came unasked while something else was asked, without waiting; the oldest first.
+    fn overheard(&mut self) -> Vec<Push> {
+        Vec::new()
     }
 }

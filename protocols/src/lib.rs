@@ -4,8 +4,8 @@
 //! Bytes and `now` come in as arguments, values and decisions go out. There is no socket, file, thread or clock
 //! in here; `clippy.toml` and the house test keep it so. Rooms import only what stands before them:
 //!
-//! `value, name → codec → modbus → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | outbox | kubeedge →
-//! dialect`
+//! `value, name → codec → modbus, serial → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | outbox |
+//! kubeedge → dialect`
 
 pub mod alarm;
 pub mod codec;
@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod poll;
 pub mod profile;
 pub mod report;
+pub mod serial;
 pub mod topic;
 pub mod twin;
 pub mod value;

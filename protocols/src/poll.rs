@@ -15,7 +15,7 @@ mod spread;
 
 pub use spread::{PLACES, Place, STEP_MS};
 
-use crate::profile::{Profile, Source};
+use crate::profile::Profile;
 
 /// A device that says "busy" is asked again after this time, in milliseconds, doubling with every try.
 pub const BUSY_PAUSE_MS: u64 = 100;
@@ -39,6 +39,10 @@ pub struct Timetable {
     pub busy_retries: u32,
     /// Whether something is written after connect and reconnect.
     pub init: bool,
+    /// The device cannot be asked anything: it is found when it is heard, and never probed.
+    pub passive: bool,
+    /// Without a word for this time, in milliseconds, the device is away; `None` where silence means nothing.
+    pub silence_ms: Option<u64>,
 }
 
 /// When a group is read.
@@ -54,18 +58,26 @@ impl Timetable {
     /// The timetable a profile asks for.
     pub fn of(profile: &Profile) -> Self {
         let read = |group: usize| {
-            profile.properties.iter().any(|property| {
-                let wired = !matches!(property.source, Source::Computed(_) | Source::Alarm(_));
-                property.group == group && property.access.reads() && wired
-            })
+            profile
+                .properties
+                .iter()
+                .any(|property| property.group == group && property.access.reads() && property.source.is_polled())
         };
-        let groups = profile.groups.iter().enumerate().map(|(index, group)| {
-            let interval_ms = ms(group.interval).max(INTERVAL_MIN_MS);
-            read(index).then(|| Rhythm { interval_ms, phase_ms: group.phase.map(ms) })
-        });
+        let speaks = profile.properties.iter().any(|property| property.source.is_pushed());
+        let groups: Vec<Option<Rhythm>> = profile
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(index, group)| {
+                let interval_ms = ms(group.interval).max(INTERVAL_MIN_MS);
+                read(index).then(|| Rhythm { interval_ms, phase_ms: group.phase.map(ms) })
+            })
+            .collect();
         let offline = profile.modbus.offline;
         Self {
-            groups: groups.collect(),
+            passive: speaks && groups.iter().all(Option::is_none),
+            silence_ms: profile.silence().map(ms),
+            groups,
             after_failures: offline.after_failures.max(1),
             probe_min_ms: ms(offline.probe_min).max(1),
             probe_max_ms: ms(offline.probe_max).max(ms(offline.probe_min)).max(1),
@@ -164,6 +176,8 @@ struct Device {
     probe_at: u64,
     probe_pause: u64,
     missed: u64,
+    /// When it last gave any sign of life, or its silence began to count.
+    heard_at: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +260,7 @@ impl Poll {
             probe_at: now,
             probe_pause: table.probe_min_ms,
             missed: 0,
+            heard_at: now,
             table,
         };
         match self.devices.iter().position(Option::is_none) {
@@ -308,6 +323,9 @@ impl Poll {
                 continue;
             }
             if device.health == Health::Offline {
+                if device.table.passive {
+                    continue;
+                }
                 if device.probe_at > now {
                     later(device.probe_at);
                 } else if all {
@@ -378,10 +396,10 @@ impl Poll {
         device.asked = false;
         device.busy = 0;
         match end {
-            ReadEnd::Part => device.answered(),
+            ReadEnd::Part => device.answered(now),
             ReadEnd::Done => {
                 device.cycle = None;
-                device.answered()
+                device.answered(now)
             }
             ReadEnd::Failed => {
                 device.cycle = None;
@@ -413,7 +431,7 @@ impl Poll {
         device.asked = false;
         if answered {
             device.init = false;
-            device.answered()
+            device.answered(now)
         } else {
             device.failed(now)
         }
@@ -423,7 +441,7 @@ impl Poll {
     pub fn on_write(&mut self, device: usize, answered: bool, now: u64) -> Option<Health> {
         let device = self.device_mut(device)?;
         device.asked = false;
-        if answered { device.answered() } else { device.failed(now) }
+        if answered { device.answered(now) } else { device.failed(now) }
     }
 
     /// A probe ended. A device that answers is found: init, writes and every group are due now.
@@ -435,11 +453,42 @@ impl Poll {
             // Online only when the init steps are through; until then nothing else is sent.
             device.health = Health::Unknown;
             device.failures = 0;
-            return if device.init { None } else { device.answered() };
+            return if device.init { None } else { device.answered(now) };
         }
         device.probe_pause = device.probe_pause.saturating_mul(2).min(device.table.probe_max_ms);
         device.probe_at = now + device.probe_pause;
         None
+    }
+
+    /// The device was heard without being asked. One that was away is found: init and writes are due now, and every
+    /// group.
+    pub fn on_heard(&mut self, device: usize, now: u64) -> Option<Health> {
+        let device = self.device_mut(device)?;
+        device.heard_at = now;
+        if device.health == Health::Offline {
+            device.due_now(now);
+            device.health = Health::Unknown;
+        }
+        // Until the init steps are through it is not known to work.
+        if device.init { None } else { device.answered(now) }
+    }
+
+    /// What the clock alone brings: the devices that have been silent for longer than they may be, each told once.
+    pub fn on_time(&mut self, now: u64) -> Vec<usize> {
+        let mut silent = Vec::new();
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            let Some(device) = device else { continue };
+            if device.silent_at().is_some_and(|at| at <= now) {
+                device.lose(now);
+                silent.push(index);
+            }
+        }
+        silent
+    }
+
+    /// The tick at which [`Poll::on_time`] has something to do.
+    pub fn silent_at(&self) -> Option<u64> {
+        self.devices.iter().flatten().filter_map(Device::silent_at).min()
     }
 
     /// When the device has something to write: not before this tick, or nothing.
@@ -468,6 +517,7 @@ impl Poll {
     pub fn on_open(&mut self, now: u64) {
         for device in self.devices.iter_mut().flatten() {
             device.due_now(now);
+            device.heard_at = now;
             if device.health == Health::Offline && device.failures >= device.table.after_failures {
                 // It was silent while the wire was fine: one probe tells.
                 device.probe_at = now;
@@ -516,8 +566,9 @@ impl Poll {
 }
 
 impl Device {
-    fn answered(&mut self) -> Option<Health> {
+    fn answered(&mut self, now: u64) -> Option<Health> {
         self.failures = 0;
+        self.heard_at = now;
         self.turn(Health::Online)
     }
 
@@ -530,11 +581,21 @@ impl Device {
                 now + shortest.map_or(self.table.probe_min_ms, |shortest| shortest.min(self.table.probe_min_ms));
             return None;
         }
+        self.lose(now)
+    }
+
+    fn lose(&mut self, now: u64) -> Option<Health> {
         self.cycle = None;
         self.init = self.table.init;
         self.probe_pause = self.table.probe_min_ms;
         self.probe_at = now + self.probe_pause;
         self.turn(Health::Offline)
+    }
+
+    /// When its silence becomes an absence.
+    fn silent_at(&self) -> Option<u64> {
+        let silence = self.table.silence_ms.filter(|_| self.health != Health::Offline)?;
+        Some(self.heard_at.saturating_add(silence))
     }
 
     fn due_now(&mut self, now: u64) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::profile::{Counter, Deadband, Profile, Property, ReportMode, Source};
+use crate::profile::{Counter, Deadband, Profile, Property, ReportMode};
 use crate::value::{Now, Quality, Reading, Value, same};
 
 /// A heartbeat may come this much early, as a share of `max_interval` (1/20): the reading that arrives a millisecond
@@ -201,7 +201,7 @@ fn min_ms(property: &Property) -> u64 {
 }
 
 fn is_wired(property: &Property) -> bool {
-    property.access.reads() && !matches!(property.source, Source::Computed(_) | Source::Alarm(_))
+    property.access.reads() && property.source.is_wired()
 }
 
 /// Room for what only some rules need to remember.

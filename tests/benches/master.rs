@@ -123,6 +123,7 @@ async fn ours(port: u16, in_flight: u16, count: Rc<Cell<u64>>, stop: Rc<Cell<boo
     let timeout = Duration::from_secs(2);
     let mut master = Master::new(Arc::new(Connection {
         name: "bench".to_owned(),
+        protocol: protocols::profile::Protocol::Modbus,
         wire: Wire::Tcp(format!("127.0.0.1:{port}")),
         timeout,
         delay: Duration::ZERO,

@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
         &[
             &["value", "name"],
             &["codec"],
-            &["modbus"],
+            &["modbus", "serial"],
             &["yaml", "expr"],
             &["profile"],
             &["config"],
@@ -32,7 +32,10 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
             &["dialect"],
         ],
     ),
-    ("mappers", &[&["clock", "link", "bus"], &["port"], &["modbus"], &["host", "simulate"], &["fleet"], &["samples"]]),
+    (
+        "mappers",
+        &[&["clock", "link", "bus"], &["port"], &["modbus", "serial"], &["host", "simulate"], &["fleet"], &["samples"]],
+    ),
     (
         "gateway",
         &[

@@ -20,6 +20,8 @@ mod kubeedge;
 mod modbus_peers;
 /// Demo, simulator, reload, restart, mappers apart.
 mod running;
+/// pyserial, pynmea2 and socat through the whole gateway, and every shipped serial profile as the simulator plays it.
+mod serial_peers;
 /// Every profile, sample and example in the documents checks and passes its own tests.
 mod shipped;
 /// Wrong input gets one clear message.

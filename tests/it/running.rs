@@ -10,17 +10,17 @@ use tests::peers::Pymodbus;
 use crate::installation::{PROFILE, boiler_on_tcp, fill, gateway, home};
 
 /// A process that is killed when the test ends.
-struct Side(std::process::Child);
+pub(crate) struct Side(std::process::Child);
 
 impl Side {
-    fn start(home: &Home, words: &[&str]) -> Self {
+    pub(crate) fn start(home: &Home, words: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(words).current_dir(home.path()).env("NO_COLOR", "1");
         Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// The first line it prints that begins with `word`.
-    fn line(&mut self, word: &str) -> String {
+    pub(crate) fn line(&mut self, word: &str) -> String {
         use std::io::BufRead;
         let mut lines = std::io::BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
         lines.find_map(|line| line.ok().filter(|line| line.starts_with(word))).expect("the process says where it is")

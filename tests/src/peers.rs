@@ -125,6 +125,71 @@ impl Libmodbus {
     }
 }
 
+/// A serial device of pyserial; `tests/peers/serial_device.py` says what it can do.
+pub struct SerialDevice {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _process: Owned,
+}
+
+impl SerialDevice {
+    /// One on a serial port.
+    pub fn start(port: &Path, baud: u32) -> Self {
+        let mut process = Owned(
+            Command::new(peers_folder().join("venv/bin/python"))
+                .arg(root().join("tests/peers/serial_device.py"))
+                .args([port.to_string_lossy().as_ref(), &baud.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("python can be started"),
+        );
+        let orders = process.0.stdin.take().expect("standard input is piped");
+        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
+        assert_eq!(line(&mut answers)["ready"], true);
+        Self { orders, answers, _process: process }
+    }
+
+    /// Gives an order, and its answer back.
+    pub fn order(&mut self, order: &Value) -> Value {
+        writeln!(self.orders, "{order}").expect("the device listens");
+        let answer = line(&mut self.answers);
+        assert_eq!(answer["ok"], true, "{order}: {answer}");
+        answer
+    }
+}
+
+/// A serial server of socat: a TCP port behind which a serial port is.
+pub struct SerialServer {
+    port: u16,
+    device: PathBuf,
+    _process: Owned,
+}
+
+impl SerialServer {
+    /// One on a free port; the device's end is `served` in a folder.
+    pub fn new(folder: &Path) -> Self {
+        let (port, device) = (free_port(), folder.join("served"));
+        let child = Command::new("socat")
+            .arg(format!("tcp-listen:{port},bind=127.0.0.1,reuseaddr"))
+            .arg(format!("pty,raw,echo=0,link={}", device.display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("socat can be started: run tests/run once");
+        Self { port, device, _process: Owned(child) }
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The end for the device; there once somebody has connected.
+    pub fn device(&self) -> PathBuf {
+        eventually("the serial server's device", || self.device.exists().then(|| self.device.clone()))
+    }
+}
+
 /// A serial cable of socat: two pseudo terminals, each end behind a link of a stable name.
 pub struct Cable {
     folder: PathBuf,

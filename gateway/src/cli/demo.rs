@@ -45,14 +45,15 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     })?;
     let loaded = crate::config::load(&plant.config).map_err(|complaints| super::complain(&complaints))?;
     let devices_stop = CancellationToken::new();
-    let playing: Vec<_> =
+    let mut playing: Vec<_> =
         plant.devices.into_iter().map(|devices| tokio::spawn(devices.run(devices_stop.clone()))).collect();
+    playing.push(tokio::spawn(plant.receiver.run(devices_stop.clone())));
     let mut watch = Watch::new(&loaded.files);
     let gateway = Gateway::start(plant.config.clone(), loaded, true).await.map_err(super::run::told)?;
     super::run::announce(&gateway, screen)?;
     let bound = gateway.bound();
     let port = bound.first().map_or(port, |(_, address)| address.port());
-    screen.line(&format!("\nFour simulated devices, their files in {}. The first values:\n", folder.display()))?;
+    screen.line(&format!("\nFive simulated devices, their files in {}. The first values:\n", folder.display()))?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn({
         let stop = stop.clone();

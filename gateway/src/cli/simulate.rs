@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use mappers::simulate::{Faults, Simulator};
+use mappers::simulate::{Faults, Simulator, Talker};
+use protocols::profile::Resolved;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, Kind};
@@ -15,13 +16,13 @@ use super::screen::Screen;
 pub(super) struct Command {
     /// A profile's id, such as eastron.sdm630, or its file.
     profile: String,
-    /// Serve Modbus TCP here; port 0 takes a free one.
+    /// Serve Modbus TCP here, or the bytes of a serial device; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Vec<SocketAddr>,
     /// Serve Modbus RTU over TCP here.
     #[arg(long, value_name = "ADDRESS")]
     rtu_over_tcp: Vec<SocketAddr>,
-    /// Make a pseudo terminal of this name and serve Modbus RTU on it.
+    /// Make a pseudo terminal of this name, and serve Modbus RTU or a serial device on it.
     #[arg(long, value_name = "PATH")]
     pty: Vec<PathBuf>,
     /// The unit ids to answer at.
@@ -34,6 +35,9 @@ pub(super) struct Command {
     /// them. May be given several times.
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
+    /// How often a serial device speaks by itself: 1s, 200ms.
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    every: String,
     /// Makes values and faults repeatable.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,6 +63,9 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         let text: Vec<String> = complaints.iter().map(ToString::to_string).collect();
         Failure::new(Kind::Data, format!("cannot play {}:\n{}", command.profile, text.join("\n")))
     })?;
+    if resolved.profile.serial.is_some() {
+        return talk(&command, &resolved, faults, screen).await;
+    }
     let mut simulator = Simulator::new(command.seed).faults(faults);
     for unit in &command.unit {
         simulator = simulator.unit(*unit, resolved.profile.clone());
@@ -68,6 +75,37 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     simulator = command.pty.iter().fold(simulator, |simulator, path| simulator.pty(path));
     let bound = simulator.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
     screen.line(&format!("{} at unit {}", resolved.profile.label(), list(&command.unit)))?;
+    for address in bound.addresses() {
+        screen.line(&format!("listening tcp {address}"))?;
+    }
+    for path in bound.ptys() {
+        screen.line(&format!("listening pty {}", path.display()))?;
+    }
+    let stop = CancellationToken::new();
+    let playing = tokio::spawn(bound.run(stop.clone()));
+    crate::run::stop_signal().await;
+    stop.cancel();
+    playing.await.map_err(|error| Failure::new(Kind::Internal, error.to_string()))
+}
+
+/// Plays a serial device: it says what the profile's golden tests have recorded.
+async fn talk(command: &Command, resolved: &Resolved, faults: Faults, screen: &mut Screen) -> Result<(), Failure> {
+    if !command.rtu_over_tcp.is_empty() {
+        return Err(Failure::new(Kind::Usage, "a serial device does not speak Modbus")
+            .hint("serve its bytes with --tcp 127.0.0.1:2000 or --pty ./line"));
+    }
+    let every = protocols::profile::duration(&command.every)
+        .ok_or_else(|| Failure::new(Kind::Usage, format!("{} is no time; write 1s or 200ms", command.every)))?;
+    let recordings = crate::config::recordings(&command.profile);
+    let talker = Talker::new(resolved.profile.clone(), &recordings, command.seed).every(every).faults(faults);
+    if talker.is_mute() {
+        return Err(Failure::new(Kind::Data, format!("nothing was recorded of {}", command.profile))
+            .hint("a serial device says what the golden tests of its profile hold; write some under tests"));
+    }
+    let talker = command.tcp.iter().fold(talker, |talker, address| talker.tcp(*address));
+    let talker = command.pty.iter().fold(talker, |talker, path| talker.pty(path));
+    let bound = talker.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
+    screen.line(&format!("{}, as it was recorded", resolved.profile.label()))?;
     for address in bound.addresses() {
         screen.line(&format!("listening tcp {address}"))?;
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use builtin::PROFILES;
 pub use check::{CheckReport, check_paths};
 use mappers::port::Probes;
-pub use one::profile;
+pub use one::{profile, recordings};
 use protocols::config::users::Users;
 use protocols::config::{self, Config, Wire};
 use protocols::profile::Library;

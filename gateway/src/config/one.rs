@@ -25,6 +25,15 @@ pub fn profile(what: &str, params: &str) -> Result<Resolved, Vec<Complaint>> {
     }
 }
 
+/// What a device of a serial profile was recorded to say, from the profile's golden tests.
+pub fn recordings(what: &str) -> Vec<Vec<u8>> {
+    let mut complaints = Complaints::new();
+    let mut library = builtin::library();
+    let path = Path::new(what);
+    let own = path.is_file().then(|| library.add_tree(tree(path, &mut complaints)?, false, &mut complaints)).flatten();
+    library.recordings(own.as_deref().unwrap_or(what))
+}
+
 fn find(what: &str, params: &str, complaints: &mut Complaints) -> Option<Resolved> {
     let mut library = builtin::library();
     let path = Path::new(what);

@@ -10,6 +10,7 @@ use crate::bus::{Far, pair};
 fn config(wires: &[(&str, u64)]) -> Config {
     let connection = |name: &str, timeout_ms| Connection {
         name: name.to_owned(),
+        protocol: protocols::profile::Protocol::Modbus,
         // Nothing listens on port 1 of the loopback.
         wire: Wired::Tcp("127.0.0.1:1".to_owned()),
         timeout: Duration::from_millis(timeout_ms),

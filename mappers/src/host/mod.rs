@@ -1,6 +1,6 @@
 //! The loop, written once: ask the timetable, use the port, publish what is worth it, apply what is wished.
 //!
-//! In: one wire's devices, a [`Port`], a [`Bus`]; deltas and requests from the bus. Out: `reported/set`, `status/set`,
+//! In: one wire's devices, a [`Port`] with what it answers and what comes unasked, a [`Bus`]; deltas and requests from the bus. Out: `reported/set`, `status/set`,
 //! `desired/ack`, the wire's status, answers. One task owns one wire, so nothing here needs a lock. Must never know what
 //! a twin is, wait for a broker, or let one device hold up the others for longer than a transaction.
 
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Incoming};
 use crate::clock::Clock;
-use crate::port::{Port, Probes, Sample, Step, StepEnd, silence};
+use crate::port::{Port, Probes, Push, Sample, Step, StepEnd, silence};
 use desired::{Ack, is_kept};
 use link::{Link, Turn};
 use requests::Desk;
@@ -139,6 +139,8 @@ impl<P: Port> Host<P> {
                 let devices = self.devices.borrow_and_update().clone();
                 self.set_devices(&devices);
             }
+            let overheard = self.port.overheard();
+            self.on_pushed(overheard);
             self.keep_time();
             self.serve().await;
             if !self.port.is_open() && !self.reopen().await {
@@ -346,6 +348,23 @@ impl<P: Port> Host<P> {
         self.link.on_answer();
     }
 
+    /// Takes in what devices said without being asked.
+    fn on_pushed(&mut self, pushes: Vec<Push>) {
+        if pushes.is_empty() {
+            return;
+        }
+        self.link.on_answer();
+        for Push { device, samples } in pushes {
+            let health = self.poll.on_heard(device, self.clock.tick());
+            self.on_health(device, health, Why::Timeout);
+            if samples.is_empty() {
+                continue;
+            }
+            self.take_samples(device, samples);
+            self.watch_drift(device, self.clock.tick());
+        }
+    }
+
     /// Takes in what came outside a cycle.
     fn take_samples(&mut self, device: usize, samples: Vec<Sample>) {
         let now = self.clock.now();
@@ -432,6 +451,10 @@ impl<P: Port> Host<P> {
         let now = self.clock.now();
         self.behind_with_filters = self.voice.catch_up();
         self.settle_acks(now.tick);
+        for device in self.poll.on_time(now.tick) {
+            let silent = self.unit(device).and_then(|unit| unit.device.profile.silence()).unwrap_or_default();
+            self.on_away(device, Why::Timeout, &format!("nothing was heard for {} s", silent.as_secs_f64()));
+        }
         for device in 0..self.units.len() {
             let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { continue };
             if unit.owes && !self.voice.is_full() {
@@ -466,7 +489,7 @@ impl<P: Port> Host<P> {
         let acks = (!self.acks.is_empty()).then_some(now + ACK_LOOK_MS);
         let owing = self.units.iter().flatten().any(|unit| unit.owes).then_some(now + ACK_LOOK_MS);
         let filters = self.behind_with_filters.then_some(now + PUT_OFF_MS);
-        let others = [until, units, acks, owing, filters, self.desk.next_due(now)];
+        let others = [until, units, acks, owing, filters, self.desk.next_due(now), self.poll.silent_at()];
         let until = others.into_iter().flatten().min().unwrap_or(u64::MAX).min(now + REST_MS);
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -482,7 +505,10 @@ impl<P: Port> Host<P> {
                 }
                 self.devices.mark_changed();
             }
-            push = self.port.pushed() => self.take_samples(push.device, push.samples),
+            pushed = self.port.pushed() => match pushed {
+                Ok(pushes) => self.on_pushed(pushes),
+                Err(gone) => self.on_gone(&gone.0).await,
+            }
         }
     }
 

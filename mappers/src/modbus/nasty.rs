@@ -136,7 +136,15 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 fn connection(wire: Wire) -> Connection {
-    Connection { name: "w".to_owned(), wire, timeout: PATIENCE, delay: Duration::ZERO, echo: false, in_flight: 1 }
+    Connection {
+        name: "w".to_owned(),
+        protocol: protocols::profile::Protocol::Modbus,
+        wire,
+        timeout: PATIENCE,
+        delay: Duration::ZERO,
+        echo: false,
+        in_flight: 1,
+    }
 }
 
 fn target(unit: u8) -> Target {

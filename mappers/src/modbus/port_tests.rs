@@ -122,6 +122,7 @@ impl Rig {
         });
         let mut port = ModbusPort::new(Arc::new(Connection {
             name: "plc".to_owned(),
+            protocol: protocols::profile::Protocol::Modbus,
             wire: Wire::Tcp(address),
             timeout: Duration::from_secs(2),
             delay: Duration::ZERO,
@@ -309,6 +310,7 @@ async fn tcp_single_client() {
         accepted.store(0, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             name: "plc".to_owned(),
+            protocol: protocols::profile::Protocol::Modbus,
             wire: Wire::Tcp(address.clone()),
             timeout: Duration::from_secs(2),
             delay: Duration::ZERO,

@@ -140,6 +140,7 @@ async fn every_function(mut master: Master) {
 fn master(wire: Wire) -> Master {
     Master::new(Arc::new(Connection {
         name: "w".to_owned(),
+        protocol: protocols::profile::Protocol::Modbus,
         wire,
         timeout: Duration::from_secs(1),
         delay: Duration::ZERO,

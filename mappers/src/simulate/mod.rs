@@ -1,12 +1,14 @@
 //! Devices that are not there: they play a profile on TCP or on a pseudo terminal, with values that live, settings that
 //! stick and faults on request.
 //!
-//! In: profiles with the unit ids they play, where to listen, faults. Out: Modbus answers, and a [`Handle`] for whoever
+//! In: profiles with the unit ids they play, where to listen, faults. Out: Modbus answers, or recorded bytes of serial
+//! devices ([`Talker`]), and a [`Handle`] for whoever
 //! wants to change something meanwhile. Must never print, and never share code with the master beyond `protocols`.
 
 mod fault;
 mod serve;
 mod shape;
+mod talker;
 mod unit;
 
 #[cfg(test)]
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use fault::{Dice, Fate};
 pub use fault::{FaultError, Faults};
+pub use talker::{BoundTalker, Talker};
 use unit::Unit;
 
 /// Clients one TCP listener serves at a time; one more is turned away.

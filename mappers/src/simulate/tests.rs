@@ -50,6 +50,7 @@ fn profile() -> Arc<Profile> {
 fn master(wire: Wire) -> Master {
     Master::new(Arc::new(Connection {
         name: "w".to_owned(),
+        protocol: protocols::profile::Protocol::Modbus,
         wire,
         timeout: Duration::from_millis(300),
         delay: Duration::ZERO,

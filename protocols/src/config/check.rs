@@ -35,6 +35,9 @@ impl Reader<'_> {
         let mut seen: HashMap<(&str, u8), &str> = HashMap::new();
         for (node, spot) in nodes.iter().zip(spots) {
             let Some(spot) = spot else { continue };
+            let connection = connections.get(&spot.connection).and_then(Option::as_ref);
+            // Only Modbus tells its devices apart by a unit id.
+            let Some(connection) = connection.filter(|other| other.protocol == Protocol::Modbus) else { continue };
             let place = match node.find(&["params", "unit"]) {
                 Some(unit) => &unit.place,
                 None => node.place_of(&["id"]),
@@ -47,8 +50,7 @@ impl Reader<'_> {
                 let id = spot.device.as_ref().map_or("a device without a usable id", |device| device.id.as_str());
                 seen.insert((wire, unit), id);
             }
-            let kind = connections.get(wire).and_then(Option::as_ref).map(|connection| &connection.wire);
-            if unit == 0 && !matches!(kind, Some(Wire::Tcp(_))) {
+            if unit == 0 && !matches!(connection.wire, Wire::Tcp(_)) {
                 let message = "unit 0 means all devices of an RTU wire, and none answers";
                 self.complaints.add(place, message, "write the device's own unit, from 1 to 247");
             }
@@ -131,7 +133,7 @@ impl Reader<'_> {
     pub(super) fn warn_of_what_is_not_served(&mut self) {
         let tree = self.tree;
         for entry in tree.get("connections").map(Node::entries).unwrap_or_default() {
-            for kind in entry.value.entries().iter().filter(|kind| ["serial", "ble"].contains(&kind.key.as_str())) {
+            for kind in entry.value.entries().iter().filter(|kind| ["ble"].contains(&kind.key.as_str())) {
                 let message = format!("this version does not serve {} connections yet", kind.key);
                 self.warnings.add(&entry.key_place, message, "it is checked and left alone; no device can use it");
             }

@@ -6,6 +6,7 @@
 mod check;
 pub mod raw;
 mod read;
+mod serial;
 pub mod upstream;
 pub mod users;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub use read::{FileKind, folders, gateway, kind_of, named_files};
 
 use crate::name::DeviceId;
-use crate::profile::{Profile, SerialLine};
+use crate::profile::{Profile, Protocol, SerialLine};
 use crate::value::Value;
 
 /// A whole installation.
@@ -152,6 +153,8 @@ impl Default for Limits {
 pub struct Connection {
     /// Its name.
     pub name: String,
+    /// What is spoken on it.
+    pub protocol: Protocol,
     /// What it is.
     pub wire: Wire,
     /// How long an answer may take, unless a profile says otherwise.
@@ -167,11 +170,11 @@ pub struct Connection {
 /// The kinds of wire this version can hold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wire {
-    /// Modbus TCP to `host:port`.
+    /// A TCP connection to `host:port`: Modbus TCP, or a serial line behind a serial server.
     Tcp(String),
     /// Modbus RTU frames over a TCP stream to `host:port`.
     RtuOverTcp(String),
-    /// Modbus RTU on a serial port.
+    /// A serial port; Modbus on it is RTU.
     Serial {
         /// The device path.
         port: String,

@@ -204,8 +204,7 @@ pub(super) struct RawConnection {
     /// A Modbus wire.
     pub(super) modbus: Option<RawWire>,
     /// A serial line that does not speak Modbus.
-    #[serde(rename = "serial")]
-    _serial: Option<RawPort>,
+    pub(super) serial: Option<RawSerialWire>,
     /// A Bluetooth Low Energy radio.
     #[serde(rename = "ble")]
     _ble: Option<RawRadio>,
@@ -264,6 +263,46 @@ pub(super) struct RawPort {
     /// Who drives the RS-485 transmitter.
     #[serde(default)]
     pub(super) rs485: RawRs485,
+}
+
+/// A serial line that does not speak Modbus: one of port, tcp.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSerialWire {
+    /// The device path.
+    #[schemars(extend("examples" = ["/dev/ttyACM0"]))]
+    pub(super) port: Option<String>,
+    /// A serial server such as ser2net, host and port; its socket carries the bytes as they are.
+    #[serde(default)]
+    #[schemars(schema_with = "host_port")]
+    pub(super) tcp: Option<String>,
+    /// Bits a second. Where nothing is said of the line, it is set as the profile's device is delivered.
+    #[schemars(range(min = 50, max = 4_000_000))]
+    pub(super) baud: Option<u32>,
+    /// Data bits.
+    #[serde(default)]
+    #[schemars(schema_with = "data_bits")]
+    pub(super) data: Option<u8>,
+    /// Parity.
+    #[serde(default)]
+    pub(super) parity: RawParity,
+    /// Stop bits.
+    #[serde(default)]
+    #[schemars(schema_with = "stop_bits")]
+    pub(super) stop: Option<u8>,
+    /// Flow control.
+    #[serde(default)]
+    pub(super) flow: RawFlow,
+    /// Who drives the RS-485 transmitter.
+    #[serde(default)]
+    pub(super) rs485: RawRs485,
+    /// How long an answer may take, unless the profile says; 1s when absent.
+    pub(super) timeout: Option<RawDuration>,
+    /// Quiet time before every request.
+    pub(super) delay: Option<RawDuration>,
+    /// The adapter echoes what is sent.
+    #[serde(default)]
+    pub(super) echo: bool,
 }
 
 /// A Bluetooth Low Energy radio.

@@ -12,7 +12,7 @@ use crate::yaml::{Complaints, Node, Place, Strictness, nearest, prune_gaps, quot
 const DEFAULT_BIND: ([u8; 4], u16) = ([127, 0, 0, 1], 1883);
 
 /// How long an answer may take when neither connection nor profile says.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How rarely reported values reach the disk when the file says nothing; flash cards wear out.
 const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
@@ -69,8 +69,9 @@ pub fn gateway(
     let (pruned, told) = prune_gaps(tree, raw::gateway_schema());
     let mut later = Complaints::new();
     let mut reader = Reader { tree: &pruned, library, warnings, complaints: &mut later };
-    let connections = reader.connections();
+    let mut connections = reader.connections();
     let devices = reader.devices(&connections);
+    reader.settle_lines(&mut connections, &devices);
     let listeners = reader.listeners();
     reader.warn_of_what_is_not_served();
     told.filter(&mut later);
@@ -126,7 +127,11 @@ impl Reader<'_> {
         let mut connections = Connections::new();
         for entry in tree.get("connections").map(Node::entries).unwrap_or_default() {
             let raw: Option<RawConnection> = serde_json::from_value(entry.value.to_json()).ok();
-            let wire = raw.and_then(|raw| raw.modbus).and_then(|raw| self.connection(&entry.key, &raw, &entry.value));
+            let wire = raw.and_then(|raw| match (raw.modbus, raw.serial) {
+                (Some(raw), _) => self.connection(&entry.key, &raw, &entry.value),
+                (None, Some(raw)) => self.serial_connection(&entry.key, &raw, &entry.value),
+                (None, None) => None,
+            });
             connections.insert(entry.key.clone(), wire.map(Arc::new));
         }
         self.owners(&connections);
@@ -169,6 +174,7 @@ impl Reader<'_> {
         }
         Some(Connection {
             name: name.to_owned(),
+            protocol: Protocol::Modbus,
             wire,
             timeout: raw.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0),
             delay: raw.delay.map_or(Duration::ZERO, |delay| delay.0),
@@ -202,6 +208,15 @@ impl Reader<'_> {
         };
         let resolved = self.library.resolve(&wish, self.complaints)?;
         let connection = wire??;
+        if let Some(Some(wire)) = connections.get(&connection)
+            && wire.protocol != resolved.profile.protocol()
+        {
+            let (own, other) = (resolved.profile.protocol().word(), wire.protocol.word());
+            let message =
+                format!("\"{}\" is a {own} profile, but \"{connection}\" is a {other} connection", wish.profile);
+            self.complaints.add(wish.place, message, format!("take a connection of its own: {{{own}: …}}"));
+            return None;
+        }
         let spot = Spot { device: None, connection: connection.clone(), unit: resolved.unit };
         let Some(id) = text("id").and_then(|id| id.parse().ok()) else { return Some(spot) };
         let device = Device { id, profile: resolved.profile, connection, unit: resolved.unit };
@@ -214,9 +229,7 @@ impl Reader<'_> {
             Some(Some(_)) => return Some(name.to_owned()),
             Some(None) => {
                 let node = self.tree.find(&["connections", name]);
-                if let Some(kind) =
-                    ["serial", "ble"].into_iter().find(|kind| node.is_some_and(|node| node.get(kind).is_some()))
-                {
+                if let Some(kind) = ["ble"].into_iter().find(|kind| node.is_some_and(|node| node.get(kind).is_some())) {
                     let message = format!("\"{name}\" is a {kind} connection, which this version cannot run");
                     self.complaints.add(place, message, "take the device out for now, or use a modbus connection");
                 }

@@ -69,8 +69,7 @@ fn the_contracts_example_is_read_as_it_stands() {
     assert_eq!(complaints, "");
     assert_eq!(
         warnings,
-        "15:3: this version does not serve serial connections yet\n  it is checked and left alone; no device can use it\n\
-         16:3: this version does not serve ble connections yet\n  it is checked and left alone; no device can use it\n\
+        "16:3: this version does not serve ble connections yet\n  it is checked and left alone; no device can use it\n\
          21:5: this version does not serve upstream connections yet\n  it is checked and left alone; nothing is sent there\n\
          22:1: this version does not serve the web page yet\n  it is checked and left alone; nothing listens there\n"
     );
@@ -82,7 +81,7 @@ fn the_contracts_example_is_read_as_it_stands() {
     assert_eq!(config.broker.limits, Limits::default());
     assert_eq!((config.twin.root.as_str(), config.twin.flush), ("twin", Duration::from_secs(5)));
     // The connections this version cannot hold are checked and left out.
-    assert_eq!(config.connections.keys().collect::<Vec<_>>(), ["bus1", "plc"]);
+    assert_eq!(config.connections.keys().collect::<Vec<_>>(), ["bus1", "gps", "plc"]);
     assert_eq!(config.connections["bus1"].timeout, Duration::from_millis(500));
     assert_eq!(config.connections["plc"].wire, Wire::Tcp("192.168.1.10:502".to_owned()));
     let [one, two] = config.devices.as_slice() else { panic!("two devices") };
@@ -136,8 +135,8 @@ fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
             "4:56: there is no connection \"bsu\"\n  did you mean \"bus\"? connections: bus, gps\n",
         ),
         (
-            "devices: [{id: a, profile: generic.nmea0183-gps, connection: gps}]\n",
-            "4:28: \"generic.nmea0183-gps\" is a serial profile, which this version cannot run\n  take the device out for now; its profile can be checked all the same\n4:62: \"gps\" is a serial connection, which this version cannot run\n  take the device out for now, or use a modbus connection\n",
+            "devices: [{id: a, profile: generic.nmea0183-gps, connection: bus}]\n",
+            "4:28: \"generic.nmea0183-gps\" is a serial profile, but \"bus\" is a modbus connection\n  take a connection of its own: {serial: …}\n",
         ),
         (
             "devices: [{id: a, profile: eastron.sdm630, connection: bus, override: {groups: {fast: {intervall: 1s}}}}]\n",
@@ -223,6 +222,42 @@ fn a_wire_has_one_end_and_one_owner() {
     let read = parse(&format!("{head}  a: {{modbus: {{rtu_over_tcp: \"h:1\", delay: 20ms}}}}\n"));
     let wire = &read.config.unwrap().connections["a"];
     assert_eq!((&wire.wire, wire.delay), (&Wire::RtuOverTcp("h:1".to_owned()), Duration::from_millis(20)));
+}
+
+#[test]
+fn a_serial_line_is_a_port_or_a_socket_and_is_set_as_its_device_is_delivered() {
+    let head = "schema: 1\ngateway: {id: g}\nconnections:\n";
+    for (body, expected) in [
+        (
+            "  a: {serial: {baud: 9600}}\n",
+            "4:7: \"a\" leads nowhere\n  write one of: port: /dev/…, tcp: \"host:2000\"\n",
+        ),
+        (
+            "  a: {serial: {port: /dev/x, tcp: \"h:1\"}}\n",
+            "4:7: \"a\" leads to two places\n  a connection is one physical wire; make a second one\n",
+        ),
+        (
+            "  a: {serial: {tcp: \"h:1\", baud: 9600}}\n",
+            "4:21: a socket has no line settings\n  leave it out; the serial server sets the line\n",
+        ),
+        (
+            "  a: {modbus: {serial: {port: /dev/x}}}\n  b: {serial: {port: /dev/x}}\n",
+            "5:3: \"b\" and \"a\" both lead to /dev/x\n  a wire has one owner: put the devices on one connection\n",
+        ),
+    ] {
+        assert_eq!(parse(&format!("{head}{body}")).complaints, expected, "{body}");
+    }
+    let devices = "devices: [{id: gps-1, profile: generic.nmea0183-gps, connection: a}]\n";
+    for (body, wire) in
+        [("  a: {serial: {port: /dev/x}}\n", 9_600), ("  a: {serial: {port: /dev/x, baud: 4800}}\n", 4_800)]
+    {
+        let config = parse(&format!("{head}{body}{devices}")).config.unwrap();
+        let connection = &config.connections["a"];
+        let line = crate::profile::SerialLine { baud: wire, ..Default::default() };
+        assert_eq!(connection.wire, Wire::Serial { port: "/dev/x".to_owned(), line });
+        assert_eq!(connection.protocol, Protocol::Serial);
+        assert_eq!(config.devices[0].profile.protocol(), Protocol::Serial);
+    }
 }
 
 #[test]

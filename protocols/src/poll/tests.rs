@@ -10,6 +10,8 @@ fn table(intervals: &[u64]) -> Timetable {
         probe_max_ms: 8_000,
         busy_retries: 2,
         init: false,
+        passive: false,
+        silence_ms: None,
     }
 }
 
@@ -300,4 +302,46 @@ fn a_wire_that_returns_has_every_device_asked_at_once() {
     poll.on_open(5_000);
     assert_eq!(poll.next(5_000), Action::Read(job));
     assert_eq!(poll.on_read(job, ReadEnd::Done, 5_001), Some(Health::Online));
+}
+
+#[test]
+fn a_device_that_only_speaks_is_found_when_it_is_heard_and_lost_by_its_silence() {
+    let mut poll = Poll::new();
+    let table = Timetable { groups: vec![None], passive: true, silence_ms: Some(10_000), ..table(&[]) };
+    let device = poll.add(table, 0);
+    assert_eq!((poll.next(0), poll.silent_at()), (Action::Wait(None), Some(10_000)));
+    assert_eq!(poll.on_heard(device, 4_000), Some(Health::Online));
+    assert_eq!(poll.on_heard(device, 5_000), None, "news are told once");
+    assert_eq!((poll.on_time(14_999), poll.silent_at()), (vec![], Some(15_000)));
+    assert_eq!((poll.on_time(15_000), poll.health(device)), (vec![device], Health::Offline));
+    assert_eq!((poll.on_time(99_000), poll.silent_at()), (vec![], None), "told once");
+    assert_eq!(poll.next(99_000), Action::Wait(None), "there is nothing to probe");
+    assert_eq!(poll.on_heard(device, 99_500), Some(Health::Online));
+    poll.on_closed();
+    poll.on_open(200_000);
+    assert_eq!(poll.silent_at(), Some(210_000), "a wire that was closed was no silence of the device");
+}
+
+#[test]
+fn what_is_written_after_connect_goes_before_a_device_that_was_heard_is_online() {
+    let mut poll = Poll::new();
+    let table = Timetable { groups: vec![None], passive: true, init: true, silence_ms: Some(1_000), ..table(&[]) };
+    let device = poll.add(table, 0);
+    assert_eq!(poll.on_time(1_000), [device]);
+    assert_eq!(poll.on_heard(device, 2_000), None);
+    assert_eq!(poll.next(2_000), Action::Init { device });
+    assert_eq!(poll.on_init(device, true, 2_100), Some(Health::Online));
+}
+
+#[test]
+fn an_answer_breaks_the_silence_like_a_word_of_its_own() {
+    let mut poll = Poll::new();
+    let device = poll.add(Timetable { silence_ms: Some(3_000), ..table(&[2_000]) }, 0);
+    for now in [0, 2_000, 4_000] {
+        let Action::Read(job) = poll.next(now) else { panic!("nothing to read at {now}") };
+        poll.on_read(job, ReadEnd::Done, now);
+        assert!(poll.on_time(now + 1_900).is_empty());
+    }
+    assert_eq!(poll.on_time(7_000), [device]);
+    assert_eq!(poll.next(8_000), Action::Probe { device }, "who can be asked is asked");
 }

@@ -23,7 +23,8 @@ const RESERVED: [&str; 2] = ["set", "ack"];
 
 /// Makes sense of a profile. What is wrong is complained about; the result is of use only if nothing was.
 pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mut Complaints) -> Option<Profile> {
-    let mut builder = Builder { tree, raw, groups: Vec::new(), properties: Vec::new(), complaints };
+    let mut builder = Builder { tree, raw, groups: Vec::new(), properties: Vec::new(), serial: None, complaints };
+    builder.serial = builder.serial_device();
     builder.groups();
     builder.properties();
     builder.computed();
@@ -32,7 +33,7 @@ pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mu
     let commands = builder.commands();
     let probe = builder.probe();
     let modbus = builder.device();
-    let Builder { groups, properties, .. } = builder;
+    let Builder { groups, properties, serial, .. } = builder;
     Some(Profile {
         id: raw.id.clone(),
         version: raw.version.clone(),
@@ -45,6 +46,7 @@ pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mu
             .filter_map(|step| if let CommandStep::Write(step) = step { Some(step) } else { None })
             .collect(),
         modbus,
+        serial,
         probe,
         commands,
     })
@@ -55,6 +57,7 @@ pub(super) struct Builder<'a> {
     pub(super) raw: &'a RawProfile,
     groups: Vec<Group>,
     pub(super) properties: Vec<Property>,
+    pub(super) serial: Option<serial::Device>,
     pub(super) complaints: &'a mut Complaints,
 }
 
@@ -184,8 +187,7 @@ impl<'a> Builder<'a> {
             self.complain(&path, format!("\"{name}\" has no \"from\""), "write from: {modbus: {table: …, address: …}}");
             return None;
         };
-        let visitor =
-            from.modbus.as_ref().and_then(|visit| self.visitor(visit, &["properties", name, "from", "modbus"]));
+        let source = self.source(name, from, kind(raw.kind));
         let access = match raw.access {
             raw::RawAccess::R => Access::Read,
             raw::RawAccess::Rw => Access::ReadWrite,
@@ -194,11 +196,20 @@ impl<'a> Builder<'a> {
         let kind = kind(raw.kind);
         self.words(name, raw, kind);
         let scaling = self.scaling(raw.scale.as_ref(), raw.offset.as_ref(), raw.precision, &path);
-        let visitor = visitor?;
-        if access.writes() {
-            self.writable(name, &visitor);
+        let source = source?;
+        match &source {
+            Source::Modbus(visitor) => {
+                if access.writes() {
+                    self.writable(name, visitor);
+                }
+                self.flags_fit(name, raw, visitor);
+            }
+            Source::Serial(visit) if access.writes() && visit.write.is_none() => {
+                let hint = "write from: {serial: {write: the request that writes it}}";
+                self.complain(&["properties", name, "access"], format!("nothing says how \"{name}\" is written"), hint);
+            }
+            _ => {}
         }
-        self.flags_fit(name, raw, &visitor);
         let report = self.groups.get(group).map(|group| group.report).unwrap_or_default();
         let report = self.report(raw.report, report, &["properties", name, "report"]);
         Some(Property {
@@ -230,8 +241,17 @@ impl<'a> Builder<'a> {
                 raw::RawConflict::Newest => Conflict::Newest,
             },
             write: self.write(name, raw, access),
-            source: Source::Modbus(visitor),
+            source,
         })
+    }
+
+    /// Where a property comes from.
+    fn source(&mut self, name: &str, from: &raw::RawFrom, kind: Kind) -> Option<Source> {
+        if let Some(visit) = &from.modbus {
+            return self.visitor(visit, &["properties", name, "from", "modbus"]).map(Source::Modbus);
+        }
+        let visit = self.serial_visit(name, from.serial.as_ref()?, kind)?;
+        Some(Source::Serial(Box::new(visit)))
     }
 
     /// An enumeration needs its words, each once, or writing one back would have two meanings.

@@ -19,7 +19,7 @@ use crate::codec::{self, Class, DataType, EncodeError, Field, Layout, Raw, round
 use crate::modbus::{Table, Visitor};
 use crate::value::{self, Quality, Timestamp, Value, Why};
 
-use super::{Kind, Otherwise, Property};
+use super::{Kind, Otherwise, Property, Source};
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +81,11 @@ impl Property {
             _ => return bad(Why::Decode),
         };
         self.read(raw, &Layout::new(DataType::Float64))
+    }
+
+    /// Gives the value of what was decoded elsewhere; `layout` tells how wide its integers are.
+    pub fn from_raw(&self, raw: Raw, layout: &Layout) -> (Value, Quality) {
+        self.read(raw, layout)
     }
 
     fn read(&self, raw: Raw, layout: &Layout) -> Read {
@@ -227,11 +232,14 @@ impl Property {
     /// What is wrong, for the one who asked: `is read-only`, `expected a number, got a string`, `below minimum 5`,
     /// `above maximum 30`, …
     pub fn accept(&self, value: &Value) -> Result<Value, String> {
-        if !self.access.writes() || self.source.modbus().is_none() {
+        if !self.access.writes() || !self.source.is_wired() {
             return Err("is read-only".to_owned());
         }
         let value = self.normal(value)?;
-        self.to_write(&value)?;
+        match &self.source {
+            Source::Serial(_) => drop(self.serial_form(&value)?),
+            _ => drop(self.to_write(&value)?),
+        }
         Ok(value)
     }
 
@@ -353,6 +361,22 @@ impl Property {
         }
     }
 
+    /// The raw value of one in the property's own form, where no layout bounds it.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn raw_value(&self, value: &Value) -> Result<Raw, String> {
+        match (self.kind, value) {
+            // A number is sent as the device has it, a text as it is.
+            (Kind::Bool | Kind::String | Kind::Bytes, _) => match value {
+                Value::Bool(on) => Ok(Raw::Bool(*on)),
+                Value::String(text) => Ok(Raw::Text(text.clone())),
+                _ => Err(expected("a value that can be written", value)),
+            },
+            _ => self.raw_of(value, &Layout::new(DataType::Float64)),
+        }
+    }
+
     fn raw_of(&self, value: &Value, layout: &Layout) -> Result<Raw, String> {
         match (self.kind, value) {
             (Kind::Enum, Value::String(text)) => {
@@ -411,6 +435,10 @@ impl Property {
             if tolerance > 0.0 && (a - b).abs() <= tolerance + 1e-9 * tolerance.max(a.abs()) {
                 return true;
             }
+        }
+        if matches!(self.source, Source::Serial(_)) {
+            let form = |value: &Value| self.serial_form(&self.as_shown(value)).ok();
+            return form(a).is_some_and(|a| form(b) == Some(a));
         }
         let encoded = |value: &Value| self.to_write(&self.as_shown(value)).ok();
         encoded(a).is_some_and(|a| encoded(b) == Some(a))

@@ -96,7 +96,3 @@ pub(super) fn data_bits(_: &mut Generator) -> Schema {
 pub(super) fn stop_bits(_: &mut Generator) -> Schema {
     json_schema!({"enum": [1, 2]})
 }
-
-pub(super) fn framings(_: &mut Generator) -> Schema {
-    json_schema!({"enum": ["line", "delimited", "fixed", "length_prefixed", "idle", "slip", "cobs"]})
-}

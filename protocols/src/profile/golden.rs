@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::memory::Memory;
 use super::raw::RawTest;
-use super::{Profile, Property, Source, write_request};
+use super::{Profile, Property, Source, serial, write_request};
 use crate::codec::{DataType, Raw};
 use crate::expr::{Scope, Window};
 use crate::modbus::pdu::Request;
@@ -81,17 +81,27 @@ pub(super) fn run(profile: &Profile, test: &RawTest) -> Vec<Failure> {
         got,
     };
     if !test.write.is_empty() {
-        return run_write(profile, test, &failure);
+        return match profile.serial {
+            Some(_) => serial::golden::run_write(profile, test, &failure),
+            None => run_write(profile, test, &failure),
+        };
     }
     let memory = match Memory::of_test(&test.input) {
         Ok(memory) => memory,
         Err(error) => return vec![failure("", "an input that can be read".into(), error.into())],
     };
-    let values = values(profile, &memory);
-    let mut failures = Vec::new();
+    let told = match serial::golden::values(profile, &test.input) {
+        Ok(told) => told,
+        Err(error) => return vec![failure("", "an input that can be read".into(), error.into())],
+    };
+    let values = values(profile, &memory, &told);
+    let unwanted = serial::golden::unwanted(test, &told);
+    let mut failures: Vec<Failure> =
+        unwanted.into_iter().map(|(name, got)| failure(&name, "nothing at all".into(), got)).collect();
     for (name, expected) in test.expect.as_object().into_iter().flatten() {
         match values.get(name) {
             Some((value, _)) if close(expected, value, test.tolerance, relative(profile, name)) => {}
+            Some((value, _)) if serial::golden::same_time(profile, name, expected, value) => {}
             Some((value, quality)) if value.is_null() => failures.push(failure(name, expected.clone(), json!(quality))),
             Some((value, _)) => failures.push(failure(name, expected.clone(), value.clone())),
             None => failures.push(failure(name, expected.clone(), absent(profile, name))),
@@ -110,7 +120,9 @@ pub(super) fn run(profile: &Profile, test: &RawTest) -> Vec<Failure> {
 }
 
 fn absent(profile: &Profile, name: &str) -> Value {
-    if profile.find(name).is_some() {
+    if profile.find(name).is_some() && profile.serial.is_some() {
+        "no value: no whole message in the input speaks of it".into()
+    } else if profile.find(name).is_some() {
         "no value: its registers are not in the input".into()
     } else {
         "no such property".into()
@@ -118,7 +130,11 @@ fn absent(profile: &Profile, name: &str) -> Value {
 }
 
 /// All values the input gives: read ones, then computed ones, then alarms without regard to time.
-fn values(profile: &Profile, memory: &Memory) -> BTreeMap<String, (Value, Quality)> {
+fn values(
+    profile: &Profile,
+    memory: &Memory,
+    told: &BTreeMap<String, (Value, Quality)>,
+) -> BTreeMap<String, (Value, Quality)> {
     let mut values: BTreeMap<String, (Value, Quality)> = BTreeMap::new();
     for property in &profile.properties {
         let result = match &property.source {
@@ -128,6 +144,7 @@ fn values(profile: &Profile, memory: &Memory) -> BTreeMap<String, (Value, Qualit
                 }
                 memory.reading(property, visitor)
             }
+            Source::Serial(_) => told.get(property.name.as_str()).cloned(),
             Source::Computed(expression) => {
                 expression.eval(&Known(&values)).ok().map(|value| (rounded(property, value), Quality::Good))
             }
@@ -282,6 +299,11 @@ pub(super) fn check(tree: &Node, complaints: &mut Complaints) {
                     format!("unknown input \"{}\"", wire.key),
                     "write one of: modbus, serial, ble",
                 );
+            }
+            if wire.key == "serial"
+                && let Err(error) = serial::stream(&json!({"serial": wire.value.to_json()}), false)
+            {
+                complaints.add(&wire.key_place, error, "write serial: \"text\", \"FF 01\", or a list of pieces");
             }
             if wire.key == "modbus"
                 && let Err(error) = Memory::of_test(&json!({"modbus": wire.value.to_json()}))

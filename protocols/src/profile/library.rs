@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::raw::{RawProfile, RawTest};
-use super::{Profile, build, golden, merge, over, params, raw, visit};
+use super::{Profile, build, golden, merge, over, params, raw, serial, visit};
 use crate::yaml::{
     Complaints, Data, Node, Place, Strictness, Told, nearest, prune_whole, quoted_list, read, walk, without_told,
 };
@@ -80,7 +80,7 @@ pub struct Resolved {
 pub enum Protocol {
     /// Modbus, whatever carries it.
     Modbus,
-    /// A serial line that does not speak Modbus; this version checks the form only.
+    /// A serial line that does not speak Modbus.
     Serial,
     /// Bluetooth Low Energy; this version checks the form only.
     Ble,
@@ -96,12 +96,17 @@ impl Protocol {
         }
     }
 
+    /// Whether this version can run it.
+    fn is_served(self) -> bool {
+        self != Self::Ble
+    }
+
     fn complain(self, wish: &Wish<'_>, complaints: &mut Complaints) {
         let message = format!("\"{}\" is a {} profile, which this version cannot run", wish.profile, self.word());
         complaints.add(wish.place, message, "take the device out for now; its profile can be checked all the same");
     }
 
-    fn of(tree: &Node) -> Self {
+    pub(super) fn of(tree: &Node) -> Self {
         let comes_from = |word: &str| {
             tree.get(word).is_some()
                 || tree
@@ -217,7 +222,7 @@ impl Library {
             // What a pruned tree lacks was told; one that nothing was pruned from says itself why it cannot be read.
             return drop(Self::built(&filled, complaints));
         };
-        if Protocol::of(&filled) == Protocol::Modbus {
+        if Protocol::of(&filled).is_served() {
             let mut found = Complaints::new();
             build::build(&filled, &raw, String::new(), &mut found);
             told.filter(&mut found);
@@ -261,7 +266,7 @@ impl Library {
             values = params::samples(&declared);
         }
         match Protocol::of(&tree) {
-            Protocol::Modbus => Self::look_at(&tree, &values, &mut found),
+            served if served.is_served() => Self::look_at(&tree, &values, &mut found),
             other => other.complain(wish, &mut found),
         }
         told.filter(&mut found);
@@ -281,7 +286,7 @@ impl Library {
         }
         let values = params::of_device(&declared, wish.params, wish.place, complaints);
         let protocol = Protocol::of(&tree);
-        if protocol != Protocol::Modbus {
+        if !protocol.is_served() {
             protocol.complain(wish, complaints);
             return None;
         }
@@ -309,13 +314,31 @@ impl Library {
         Some(Resolved { profile, unit })
     }
 
+    /// The streams of a serial profile's golden tests that hold values: what such a device was recorded to say.
+    pub fn recordings(&self, id: &str) -> Vec<Vec<u8>> {
+        let Some(tree) = self.whole(id, &mut Vec::new(), &mut Complaints::new()) else { return Vec::new() };
+        let tests = tests(&tree);
+        let whole = tests
+            .iter()
+            .filter(|test| test.write.is_empty() && test.expect.as_object().is_some_and(|expect| !expect.is_empty()));
+        let values = params::samples(&params::declared(&tree));
+        let is_binary = Self::build(&tree, &values, &mut Complaints::new()).is_some_and(|profile| profile.is_binary());
+        let bytes = whole.filter_map(|test| {
+            let pieces = serial::stream(&test.input, is_binary).ok()?.into_iter();
+            let bytes =
+                pieces.filter_map(|piece| if let serial::Piece::Bytes(bytes) = piece { Some(bytes) } else { None });
+            Some(bytes.collect::<Vec<_>>().concat())
+        });
+        bytes.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
     /// Runs the golden tests of a profile.
     pub fn test(&self, id: &str) -> golden::Outcome {
         let mut complaints = Complaints::new();
         let Some(tree) = self.whole(id, &mut Vec::new(), &mut complaints) else { return golden::Outcome::default() };
         let protocol = Protocol::of(&tree);
         let tests = tests(&tree);
-        if protocol != Protocol::Modbus {
+        if !protocol.is_served() {
             return golden::Outcome { skipped: tests.len(), ..Default::default() };
         }
         let mut outcome = golden::Outcome::default();
@@ -343,7 +366,7 @@ impl Library {
 
     fn filled(tree: &Node, values: &BTreeMap<String, Value>, complaints: &mut Complaints) -> Node {
         let kept = merge::without(tree, &["params", "tests", "extends"]);
-        merge::fill(&kept, values, complaints)
+        serial::conditions(&merge::fill(&kept, values, complaints), values)
     }
 
     fn built(filled: &Node, complaints: &mut Complaints) -> Option<Profile> {
@@ -359,7 +382,7 @@ impl Library {
                 return None;
             }
         };
-        if Protocol::of(filled) != Protocol::Modbus {
+        if !Protocol::of(filled).is_served() {
             return None;
         }
         build::build(filled, &raw, hash(&canonical(filled)), complaints)

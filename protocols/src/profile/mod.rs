@@ -19,6 +19,7 @@ mod other;
 mod over;
 mod params;
 pub(crate) mod raw;
+pub mod serial;
 pub(crate) mod text;
 mod visit;
 mod wire;
@@ -59,6 +60,8 @@ pub struct Profile {
     pub init: Vec<InitStep>,
     /// How the wire is spoken to.
     pub modbus: ModbusDevice,
+    /// How the line is spoken, where the device is a serial one that does not speak Modbus.
+    pub serial: Option<serial::Device>,
     /// A cheap read that tells whether such a device is there.
     pub probe: Option<Probe>,
     /// What `device` commands can be called by name.
@@ -77,6 +80,7 @@ impl Profile {
             properties,
             init: Vec::new(),
             modbus: ModbusDevice::default(),
+            serial: None,
             probe: None,
             commands: BTreeMap::new(),
         }
@@ -85,6 +89,16 @@ impl Profile {
     /// The index of the property of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.properties.iter().position(|property| property.name.as_str() == name)
+    }
+
+    /// What it is spoken to with.
+    pub fn protocol(&self) -> Protocol {
+        if self.serial.is_some() { Protocol::Serial } else { Protocol::Modbus }
+    }
+
+    /// Without a word for this time such a device is away; `None` where silence means nothing.
+    pub fn silence(&self) -> Option<Duration> {
+        self.serial.as_ref().and_then(|serial| serial.silence)
     }
 
     /// `id@version`, as the twin's document shows it.
@@ -284,6 +298,8 @@ impl Property {
 pub enum Source {
     /// Read from and written to a Modbus device.
     Modbus(modbus::Visitor),
+    /// Read from the messages of a serial device.
+    Serial(Box<serial::Visit>),
     /// Worked out from other properties.
     Computed(Arc<Expression>),
     /// A condition with memory; the value is a boolean.
@@ -297,6 +313,33 @@ impl Source {
             Self::Modbus(visitor) => Some(visitor),
             _ => None,
         }
+    }
+
+    /// The place in a serial message, if it is one.
+    pub fn serial(&self) -> Option<&serial::Visit> {
+        match self {
+            Self::Serial(visit) => Some(visit),
+            _ => None,
+        }
+    }
+
+    /// Whether it comes from the device itself, and goes bad when that is away.
+    pub fn is_wired(&self) -> bool {
+        !matches!(self, Self::Computed(_) | Self::Alarm(_))
+    }
+
+    /// Whether the device is asked for it in the rhythm of its group.
+    pub fn is_polled(&self) -> bool {
+        match self {
+            Self::Modbus(_) => true,
+            Self::Serial(visit) => visit.request.is_some(),
+            Self::Computed(_) | Self::Alarm(_) => false,
+        }
+    }
+
+    /// Whether the device tells it without being asked.
+    pub fn is_pushed(&self) -> bool {
+        self.is_wired() && !self.is_polled()
     }
 }
 

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use super::forms::{bit_labels, labels, map, maps, named, one, params};
-use super::other::{RawBle, RawSerial};
+use super::other::RawBle;
+use super::serial::raw::{RawPick, RawSerial};
 use super::text::RawDuration;
 use crate::yaml::schema::{number_or_parameter, of, positive_or_parameter};
 pub(crate) use modbus::{RawChars, RawFlow, RawLine, RawModbus, RawParity, RawRs485, RawTable, RawVisit};
@@ -74,8 +75,7 @@ pub(crate) struct RawProfile {
     /// How a Modbus device is spoken to.
     pub(crate) modbus: Option<RawModbus>,
     /// How a serial device that does not speak Modbus is spoken to.
-    #[serde(rename = "serial")]
-    _serial: Option<RawSerial>,
+    pub(crate) serial: Option<RawSerial>,
     /// How a Bluetooth Low Energy device is listened to.
     #[serde(rename = "ble")]
     _ble: Option<RawBle>,
@@ -424,9 +424,7 @@ pub(crate) struct RawFrom {
     /// A place in a Modbus device.
     pub(crate) modbus: Option<RawVisit>,
     /// A field of a serial message.
-    #[schemars(schema_with = "map")]
-    #[serde(default, rename = "serial")]
-    _serial: Option<Value>,
+    pub(crate) serial: Option<RawPick>,
     /// A part of an advertisement or a characteristic.
     #[schemars(schema_with = "map")]
     #[serde(default, rename = "ble")]

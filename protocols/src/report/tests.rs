@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::codec::{DataType, Layout};
 use crate::modbus::{Table, Visitor};
+use crate::profile::Source;
 use crate::profile::{Group, Kind};
 use crate::value::{Timestamp, Why};
 

@@ -9,14 +9,14 @@ use protocols::poll::Job;
 use protocols::profile::Profile;
 use protocols::value::{Quality, Value, Why, same};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Far, Incoming, Message, Outgoing, pair};
 use crate::clock::Clock;
 use crate::host::{Host, Setup};
-use crate::port::{CallError, Counters, OpenError, Port, Sample, Step, StepEnd};
+use crate::port::{CallError, Counters, Gone, OpenError, Port, Push, Sample, Step, StepEnd};
 
 /// How long a healthy transaction takes.
 pub(super) const TRANSACTION: Duration = Duration::from_millis(20);
@@ -49,14 +49,16 @@ pub(super) struct Inside {
     pub(super) hang_up: bool,
     pub(super) log: Vec<(u64, String)>,
     pub(super) opens: u32,
+    /// What devices say without being asked, by id.
+    pushes: Vec<(String, Vec<Sample>)>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Bench(Arc<Mutex<Inside>>, Instant);
+pub(super) struct Bench(Arc<Mutex<Inside>>, Instant, Arc<Notify>);
 
 impl Bench {
     pub(super) fn new() -> Self {
-        Self(Arc::default(), Instant::now())
+        Self(Arc::default(), Instant::now(), Arc::default())
     }
 
     pub(super) fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -65,6 +67,19 @@ impl Bench {
 
     pub(super) fn device(&self, id: &str, change: impl FnOnce(&mut Fake)) {
         change(self.inside().devices.entry(id.to_owned()).or_default());
+    }
+
+    /// A device speaks by itself; without a value it only shows that it is there.
+    pub(super) fn push(&self, id: &str, value: Option<Value>) {
+        let samples = value.map(|value| Sample { property: 0, value, quality: Quality::Good });
+        self.inside().pushes.push((id.to_owned(), samples.into_iter().collect()));
+        self.2.notify_one();
+    }
+
+    /// The wire is pulled out while nobody asks anything.
+    pub(super) fn pull_out(&self) {
+        self.inside().unplugged = true;
+        self.2.notify_one();
     }
 
     pub(super) fn log(&self) -> Vec<String> {
@@ -261,6 +276,26 @@ impl Port for FakePort {
     fn counters(&self) -> Counters {
         Counters::default()
     }
+
+    async fn pushed(&mut self) -> Result<Vec<Push>, Gone> {
+        loop {
+            if self.open && self.bench.inside().unplugged {
+                self.open = false;
+                return Err(Gone("it was pulled out".to_owned()));
+            }
+            let pushes = self.overheard();
+            if self.open && !pushes.is_empty() {
+                return Ok(pushes);
+            }
+            self.bench.2.notified().await;
+        }
+    }
+
+    fn overheard(&mut self) -> Vec<Push> {
+        let pushes = std::mem::take(&mut self.bench.inside().pushes);
+        let number = |id: &str| self.devices.iter().find(|(_, device)| device.id.as_str() == id).map(|(n, _)| *n);
+        pushes.into_iter().filter_map(|(id, samples)| Some(Push { device: number(&id)?, samples })).collect()
+    }
 }
 
 /// A running host with everything a test looks at.
@@ -282,6 +317,7 @@ impl Rig {
         let stop = CancellationToken::new();
         let connection = Connection {
             name: "bus1".to_owned(),
+            protocol: protocols::profile::Protocol::Modbus,
             wire: Wire::Serial { port: "/dev/null".to_owned(), line: protocols::profile::SerialLine::default() },
             timeout: TIMEOUT,
             delay: Duration::ZERO,

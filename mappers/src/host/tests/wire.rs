@@ -225,3 +225,59 @@ async fn a_stop_is_heard_within_a_transaction() {
     rig.run(30).await;
     assert!(rig.far.incoming.is_closed(), "the host has ended");
 }
+
+/// A device that only speaks: its profile is one of a serial line.
+fn speaker(id: &str) -> std::sync::Arc<protocols::config::Device> {
+    use protocols::profile::{Library, Wish};
+    use protocols::yaml::{Complaints, Place};
+
+    let text = "schema: 1\nid: a.b\nversion: 1.0.0\nmeta: {vendor: A, model: B}\nserial:\n  framing: {type: line, end: \"\\n\"}\n  messages: {m: {}}\n  silence: 10s\nproperties:\n  p: {type: number, from: {serial: {message: m}}}\n";
+    let (mut library, mut complaints) = (Library::new(), Complaints::new());
+    library.add("f.yaml", text, false, &mut complaints);
+    let place = Place { file: "f.yaml".into(), line: 1, column: 1 };
+    let wish = Wish { profile: "a.b", place: &place, params: None, over: None, is_unsafe: false };
+    device(id, &library.resolve(&wish, &mut complaints).unwrap().profile)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_unasked_is_reported_and_silence_is_told() {
+    let bench = Bench::new();
+    let mut rig = Rig::start(&bench, vec![speaker("d")]);
+    rig.run(5_000).await;
+    assert!(rig.states("d").is_empty(), "nothing is known of a device that was never heard");
+    bench.push("d", Some(json!(1)));
+    rig.run(100).await;
+    bench.push("d", Some(json!(2)));
+    rig.run(8_000).await;
+    assert_eq!((rig.values("d", "p"), rig.states("d")), (vec![json!(1), json!(2)], vec!["online".to_owned()]));
+    // A message that says nothing of any property is a sign of life all the same.
+    bench.push("d", None);
+    rig.run(9_000).await;
+    assert_eq!(rig.states("d"), ["online"]);
+    rig.run(2_000).await;
+    assert_eq!(rig.states("d"), ["online", "offline"]);
+    assert_eq!(rig.values("d", "p").last(), Some(&json!({"value": null, "quality": "bad:timeout"})));
+    bench.push("d", Some(json!(3)));
+    rig.run(100).await;
+    assert_eq!(rig.states("d").last().map(String::as_str), Some("online"));
+    assert_eq!(rig.values("d", "p").last(), Some(&json!(3)));
+    assert!(bench.log().iter().all(|line| line.starts_with("add")), "it is never asked: {:?}", bench.log());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wire_that_goes_while_nobody_asks_is_noticed_and_opened_again() {
+    let bench = Bench::new();
+    let mut rig = Rig::start(&bench, vec![speaker("d")]);
+    rig.run(100).await;
+    bench.push("d", Some(json!(1)));
+    rig.run(100).await;
+    bench.pull_out();
+    rig.run(2_000).await;
+    assert_eq!(rig.states("d"), ["online", "offline"]);
+    bench.inside().unplugged = false;
+    rig.run(4_000).await;
+    bench.push("d", Some(json!(2)));
+    rig.run(100).await;
+    assert_eq!(rig.states("d").last().map(String::as_str), Some("online"));
+    assert_eq!(rig.values("d", "p").last(), Some(&json!(2)));
+}

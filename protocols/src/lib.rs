@@ -4,10 +4,11 @@
 //! Bytes and `now` come in as arguments, values and decisions go out. There is no socket, file, thread or clock
 //! in here; `clippy.toml` and the house test keep it so. Rooms import only what stands before them:
 //!
-//! `value, name → codec → modbus, serial → yaml, expr → profile → alarm, config → message, topic → poll | report | twin | outbox |
-//! kubeedge → dialect`
+//! `value, name → codec → modbus | serial | ble → yaml, expr → profile → alarm, config → message, topic → poll | report | twin |
+//! outbox | kubeedge → dialect`
 
 pub mod alarm;
+pub mod ble;
 pub mod codec;
 pub mod config;
 pub mod dialect;

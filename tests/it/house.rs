@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
         &[
             &["value", "name"],
             &["codec"],
-            &["modbus", "serial"],
+            &["modbus", "serial", "ble"],
             &["yaml", "expr"],
             &["profile"],
             &["config"],

@@ -66,6 +66,10 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     if resolved.profile.serial.is_some() {
         return talk(&command, &resolved, faults, screen).await;
     }
+    if resolved.profile.ble.is_some() {
+        let message = format!("{} is a Bluetooth profile: there is no wire to play it on", command.profile);
+        return Err(Failure::new(Kind::Data, message).hint("its golden tests run with tidegate check"));
+    }
     let mut simulator = Simulator::new(command.seed).faults(faults);
     for unit in &command.unit {
         simulator = simulator.unit(*unit, resolved.profile.clone());

@@ -154,6 +154,12 @@ impl Run<'_> {
                 let factor = 10f64.powi(self.number(digits)?.clamp(0.0, DIGITS) as i32);
                 number((self.number(argument)? * factor).round() / factor)
             }
+            // Outside their domain they give NaN or an infinity, and that is no number.
+            (Function::NaturalLog, [argument]) => number(self.number(argument)?.ln()),
+            (Function::DecimalLog, [argument]) => number(self.number(argument)?.log10()),
+            (Function::Exp, [argument]) => number(self.number(argument)?.exp()),
+            (Function::Root, [argument]) => number(self.number(argument)?.sqrt()),
+            (Function::Power, [argument, exponent]) => number(self.number(argument)?.powf(self.number(exponent)?)),
             (Function::Bit, [argument, bit]) => {
                 let (whole, bit) = (self.whole(argument)?, self.whole(bit)?);
                 let bit = u32::try_from(bit).ok().filter(|bit| *bit < 64).ok_or(EvalError::NotANumber)?;

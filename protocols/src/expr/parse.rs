@@ -10,8 +10,10 @@ use super::{
 use crate::value::Value;
 
 /// The functions there are, for messages and documentation.
-pub(super) const FUNCTIONS: [&str; 13] =
-    ["min", "max", "abs", "round", "if", "bit", "shl", "shr", "scale10", "avg", "rate", "prev", "age"];
+pub(super) const FUNCTIONS: [&str; 18] = [
+    "min", "max", "abs", "round", "ln", "log10", "exp", "sqrt", "pow", "if", "bit", "shl", "shr", "scale10", "avg",
+    "rate", "prev", "age",
+];
 const QUALITY: &str = "quality";
 const QUALITIES: [&str; 3] = ["good", "uncertain", "bad"];
 
@@ -270,6 +272,11 @@ impl Builder<'_> {
             ("max", [_, ..]) if arguments.len() <= ARGUMENTS => call(Function::Max, self.numbers(arguments)?),
             ("abs", [_]) => call(Function::Abs, self.numbers(arguments)?),
             ("round", [_] | [_, _]) => call(Function::Round, self.numbers(arguments)?),
+            ("ln", [_]) => call(Function::NaturalLog, self.numbers(arguments)?),
+            ("log10", [_]) => call(Function::DecimalLog, self.numbers(arguments)?),
+            ("exp", [_]) => call(Function::Exp, self.numbers(arguments)?),
+            ("sqrt", [_]) => call(Function::Root, self.numbers(arguments)?),
+            ("pow", [_, _]) => call(Function::Power, self.numbers(arguments)?),
             ("bit", [_, _]) => call(Function::Bit, self.numbers(arguments)?),
             ("shl", [_, _]) => call(Function::ShiftLeft, self.numbers(arguments)?),
             ("shr", [_, _]) => call(Function::ShiftRight, self.numbers(arguments)?),
@@ -283,6 +290,11 @@ impl Builder<'_> {
             ("rate", _) => wrong("rate", "rate(name, '1m')"),
             ("abs", _) => wrong("abs", "abs(number)"),
             ("round", _) => wrong("round", "round(number) or round(number, digits)"),
+            ("ln", _) => wrong("ln", "ln(number)"),
+            ("log10", _) => wrong("log10", "log10(number)"),
+            ("exp", _) => wrong("exp", "exp(number)"),
+            ("sqrt", _) => wrong("sqrt", "sqrt(number)"),
+            ("pow", _) => wrong("pow", "pow(number, exponent)"),
             ("bit", _) => wrong("bit", "bit(number, which), counted from 0"),
             ("shl", _) => wrong("shl", "shl(number, bits)"),
             ("shr", _) => wrong("shr", "shr(number, bits)"),

@@ -23,17 +23,20 @@ const RESERVED: [&str; 2] = ["set", "ack"];
 
 /// Makes sense of a profile. What is wrong is complained about; the result is of use only if nothing was.
 pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mut Complaints) -> Option<Profile> {
-    let mut builder = Builder { tree, raw, groups: Vec::new(), properties: Vec::new(), serial: None, complaints };
+    let mut builder =
+        Builder { tree, raw, groups: Vec::new(), properties: Vec::new(), serial: None, ble: None, complaints };
     builder.serial = builder.serial_device();
     builder.groups();
+    builder.ble = builder.ble_device();
     builder.properties();
+    builder.presence();
     builder.computed();
     builder.alarms();
     let init = builder.steps(&raw.init, &["init"]);
     let commands = builder.commands();
     let probe = builder.probe();
     let modbus = builder.device();
-    let Builder { groups, properties, serial, .. } = builder;
+    let Builder { groups, properties, serial, ble, .. } = builder;
     Some(Profile {
         id: raw.id.clone(),
         version: raw.version.clone(),
@@ -47,6 +50,7 @@ pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mu
             .collect(),
         modbus,
         serial,
+        ble,
         probe,
         commands,
     })
@@ -58,6 +62,7 @@ pub(super) struct Builder<'a> {
     groups: Vec<Group>,
     pub(super) properties: Vec<Property>,
     pub(super) serial: Option<serial::Device>,
+    pub(super) ble: Option<ble::Device>,
     pub(super) complaints: &'a mut Complaints,
 }
 
@@ -187,7 +192,10 @@ impl<'a> Builder<'a> {
             self.complain(&path, format!("\"{name}\" has no \"from\""), "write from: {modbus: {table: …, address: …}}");
             return None;
         };
-        let source = self.source(name, from, kind(raw.kind));
+        let source = match &from.ble {
+            Some(visit) => self.ble_visit(name, visit, raw),
+            None => self.source(name, from, kind(raw.kind)),
+        };
         let access = match raw.access {
             raw::RawAccess::R => Access::Read,
             raw::RawAccess::Rw => Access::ReadWrite,

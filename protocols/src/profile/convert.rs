@@ -88,7 +88,7 @@ impl Property {
         self.read(raw, layout)
     }
 
-    fn read(&self, raw: Raw, layout: &Layout) -> Read {
+    pub(super) fn read(&self, raw: Raw, layout: &Layout) -> Read {
         if self.is_sentinel(&raw, layout) {
             return bad(Why::Sentinel);
         }
@@ -238,6 +238,7 @@ impl Property {
         let value = self.normal(value)?;
         match &self.source {
             Source::Serial(_) => drop(self.serial_form(&value)?),
+            Source::Ble(_) => drop(self.to_gatt(&value)?),
             _ => drop(self.to_write(&value)?),
         }
         Ok(value)
@@ -377,7 +378,7 @@ impl Property {
         }
     }
 
-    fn raw_of(&self, value: &Value, layout: &Layout) -> Result<Raw, String> {
+    pub(super) fn raw_of(&self, value: &Value, layout: &Layout) -> Result<Raw, String> {
         match (self.kind, value) {
             (Kind::Enum, Value::String(text)) => {
                 let key = self.labels.iter().find(|(_, word)| *word == text).map(|(key, _)| i128::from(*key));
@@ -411,7 +412,7 @@ impl Property {
     }
 
     /// The encoder's complaint, its bounds turned into the property's unit.
-    fn complaint(&self, error: &EncodeError) -> String {
+    pub(super) fn complaint(&self, error: &EncodeError) -> String {
         let EncodeError::Bounds { raw, min, max, .. } = error else { return error.to_string() };
         if !matches!(self.kind, Kind::Int | Kind::Number | Kind::Array) {
             return error.to_string();
@@ -439,6 +440,10 @@ impl Property {
         if matches!(self.source, Source::Serial(_)) {
             let form = |value: &Value| self.serial_form(&self.as_shown(value)).ok();
             return form(a).is_some_and(|a| form(b) == Some(a));
+        }
+        if self.source.ble().is_some() {
+            let encoded = |value: &Value| self.to_gatt(&self.as_shown(value)).ok();
+            return encoded(a).is_some_and(|a| encoded(b) == Some(a));
         }
         let encoded = |value: &Value| self.to_write(&self.as_shown(value)).ok();
         encoded(a).is_some_and(|a| encoded(b) == Some(a))

@@ -211,6 +211,10 @@ impl Builder<'_> {
         }
         let accept = raw.accept.as_deref().and_then(|text| self.condition(text, &["value"], &["probe", "accept"]));
         let Some(visit) = &raw.modbus else {
+            // What a Bluetooth device is recognised by is its `match`.
+            if self.ble.is_some() {
+                return None;
+            }
             self.complain(&["probe"], "the probe reads nothing", "write modbus: {table: …, address: …}");
             return None;
         };
@@ -218,6 +222,11 @@ impl Builder<'_> {
         let scaling = self.scaling(raw.scale.as_ref(), None, None, &["probe"]);
         Some(Probe { visitor, scaling, accept })
     }
+}
+
+/// A property that no device is asked for.
+pub(super) fn derived(name: PropertyName, kind: Kind, source: Source) -> Property {
+    Property::new(name, kind, source)
 }
 
 fn severity(raw: raw::RawSeverity) -> &'static str {

@@ -6,11 +6,15 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use std::sync::Arc;
+
 use serde_json::json;
 
+use super::ble;
 use super::memory::Memory;
 use super::raw::RawTest;
 use super::{Profile, Property, Source, serial, write_request};
+use crate::ble::Identity;
 use crate::codec::{DataType, Raw};
 use crate::expr::{Scope, Window};
 use crate::modbus::pdu::Request;
@@ -72,7 +76,7 @@ impl Outcome {
 }
 
 /// Runs one test.
-pub(super) fn run(profile: &Profile, test: &RawTest) -> Vec<Failure> {
+pub(super) fn run(profile: &Arc<Profile>, identity: &Identity, test: &RawTest) -> Vec<Failure> {
     let failure = |property: &str, expected: Value, got: Value| Failure {
         profile: profile.id.clone(),
         test: test.name.clone(),
@@ -86,18 +90,27 @@ pub(super) fn run(profile: &Profile, test: &RawTest) -> Vec<Failure> {
             None => run_write(profile, test, &failure),
         };
     }
-    let memory = match Memory::of_test(&test.input) {
-        Ok(memory) => memory,
+    let silent = |values| ble::Observed { values, told: Vec::new() };
+    let read = match (&profile.serial, &profile.ble) {
+        (Some(_), _) => serial::golden::values(profile, &test.input).map(silent),
+        (_, Some(_)) => ble::observed(profile, identity, &test.input),
+        _ => Memory::of_test(&test.input).map(|memory| silent(read(profile, &memory))),
+    };
+    let observed = match read {
+        Ok(observed) => observed,
         Err(error) => return vec![failure("", "an input that can be read".into(), error.into())],
     };
-    let told = match serial::golden::values(profile, &test.input) {
-        Ok(told) => told,
-        Err(error) => return vec![failure("", "an input that can be read".into(), error.into())],
-    };
-    let values = values(profile, &memory, &told);
-    let unwanted = serial::golden::unwanted(test, &told);
+    let unwanted = serial::golden::unwanted(test, &observed.values);
     let mut failures: Vec<Failure> =
         unwanted.into_iter().map(|(name, got)| failure(&name, "nothing at all".into(), got)).collect();
+    // A packet of which nothing is expected has to be refused: what came out of it all the same is a failure.
+    if test.expect.as_object().is_some_and(serde_json::Map::is_empty) && test.expect_quality.is_empty() {
+        for name in &observed.told {
+            let got = observed.values.get(name).map_or(Value::Null, |(value, _)| value.clone());
+            failures.push(failure(name, "no value".into(), got));
+        }
+    }
+    let values = derived(profile, observed.values);
     for (name, expected) in test.expect.as_object().into_iter().flatten() {
         match values.get(name) {
             Some((value, _)) if close(expected, value, test.tolerance, relative(profile, name)) => {}
@@ -120,31 +133,34 @@ pub(super) fn run(profile: &Profile, test: &RawTest) -> Vec<Failure> {
 }
 
 fn absent(profile: &Profile, name: &str) -> Value {
-    if profile.find(name).is_some() && profile.serial.is_some() {
-        "no value: no whole message in the input speaks of it".into()
-    } else if profile.find(name).is_some() {
-        "no value: its registers are not in the input".into()
+    if profile.find(name).is_some() {
+        match (&profile.serial, &profile.ble) {
+            (Some(_), _) => "no value: no whole message in the input speaks of it".into(),
+            (_, Some(_)) => "no value: what it comes from is not in the input, or not believed".into(),
+            _ => "no value: its registers are not in the input".into(),
+        }
     } else {
         "no such property".into()
     }
 }
 
-/// All values the input gives: read ones, then computed ones, then alarms without regard to time.
-fn values(
-    profile: &Profile,
-    memory: &Memory,
-    told: &BTreeMap<String, (Value, Quality)>,
-) -> BTreeMap<String, (Value, Quality)> {
-    let mut values: BTreeMap<String, (Value, Quality)> = BTreeMap::new();
+/// The values registers and bits give.
+fn read(profile: &Profile, memory: &Memory) -> BTreeMap<String, (Value, Quality)> {
+    let mut values = BTreeMap::new();
+    for property in profile.properties.iter().filter(|property| property.access.reads()) {
+        let result = property.source.modbus().and_then(|visitor| memory.reading(property, visitor));
+        if let Some(result) = result {
+            values.insert(property.name.to_string(), result);
+        }
+    }
+    values
+}
+
+/// The read values with what follows from them: computed ones, then alarms without regard to time.
+fn derived(profile: &Profile, mut values: BTreeMap<String, (Value, Quality)>) -> BTreeMap<String, (Value, Quality)> {
     for property in &profile.properties {
         let result = match &property.source {
-            Source::Modbus(visitor) => {
-                if !property.access.reads() {
-                    continue;
-                }
-                memory.reading(property, visitor)
-            }
-            Source::Serial(_) => told.get(property.name.as_str()).cloned(),
+            Source::Modbus(_) | Source::Serial(_) | Source::Ble(_) => continue,
             Source::Computed(expression) => {
                 expression.eval(&Known(&values)).ok().map(|value| (rounded(property, value), Quality::Good))
             }
@@ -222,6 +238,14 @@ fn close(expected: &Value, got: &Value, tolerance: Option<f64>, relative: f64) -
 }
 
 fn run_write(profile: &Profile, test: &RawTest, failure: &dyn Fn(&str, Value, Value) -> Failure) -> Vec<Failure> {
+    if profile.ble.is_some() {
+        let names = test.write.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return match ble::written(profile, &test.write) {
+            Ok(got) if ble::same_bytes(&test.expect, &got) => Vec::new(),
+            Ok(got) => vec![failure(&names, test.expect.clone(), got)],
+            Err((name, why)) => vec![failure(&name, test.expect.clone(), why.into())],
+        };
+    }
     let expected: Vec<Value> = match test.expect.get("modbus") {
         Some(Value::Array(list)) => list.clone(),
         Some(one) => vec![one.clone()],
@@ -304,6 +328,15 @@ pub(super) fn check(tree: &Node, complaints: &mut Complaints) {
                 && let Err(error) = serial::stream(&json!({"serial": wire.value.to_json()}), false)
             {
                 complaints.add(&wire.key_place, error, "write serial: \"text\", \"FF 01\", or a list of pieces");
+            }
+            if wire.key == "ble"
+                && let Some(error) = ble::input_complaint(&json!({"ble": wire.value.to_json()}))
+            {
+                complaints.add(
+                    &wire.key_place,
+                    error,
+                    "write {service_data: {\"fcd2\": \"40…\"}}, or {adv: \"0201060a16…\"}",
+                );
             }
             if wire.key == "modbus"
                 && let Err(error) = Memory::of_test(&json!({"modbus": wire.value.to_json()}))

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::raw::{RawProfile, RawTest};
-use super::{Profile, build, golden, merge, over, params, raw, serial, visit};
+use super::{Profile, ble, build, golden, merge, over, params, raw, serial, visit};
+use crate::ble::Identity;
 use crate::yaml::{
     Complaints, Data, Node, Place, Strictness, Told, nearest, prune_whole, quoted_list, read, walk, without_told,
 };
@@ -73,6 +74,8 @@ pub struct Resolved {
     pub profile: Arc<Profile>,
     /// The unit id on the wire.
     pub unit: u8,
+    /// What a Bluetooth device has for itself: its address and its keys.
+    pub ble: Option<Identity>,
 }
 
 /// What a profile is spoken to with.
@@ -82,7 +85,7 @@ pub enum Protocol {
     Modbus,
     /// A serial line that does not speak Modbus.
     Serial,
-    /// Bluetooth Low Energy; this version checks the form only.
+    /// Bluetooth Low Energy.
     Ble,
 }
 
@@ -94,16 +97,6 @@ impl Protocol {
             Self::Serial => "serial",
             Self::Ble => "ble",
         }
-    }
-
-    /// Whether this version can run it.
-    fn is_served(self) -> bool {
-        self != Self::Ble
-    }
-
-    fn complain(self, wish: &Wish<'_>, complaints: &mut Complaints) {
-        let message = format!("\"{}\" is a {} profile, which this version cannot run", wish.profile, self.word());
-        complaints.add(wish.place, message, "take the device out for now; its profile can be checked all the same");
     }
 
     pub(super) fn of(tree: &Node) -> Self {
@@ -208,6 +201,7 @@ impl Library {
         let (tree, told) = sound(&tree, false, complaints);
         let mut found = Complaints::new();
         params::check(&tree, &mut found);
+        ble::misplaced_secrets(&tree, &params::secrets(&params::declared(&tree)), &mut found);
         Self::look_at(&tree, &params::samples(&params::declared(&tree)), &mut found);
         golden::check(&tree, &mut found);
         told.filter(&mut found);
@@ -222,12 +216,11 @@ impl Library {
             // What a pruned tree lacks was told; one that nothing was pruned from says itself why it cannot be read.
             return drop(Self::built(&filled, complaints));
         };
-        if Protocol::of(&filled).is_served() {
-            let mut found = Complaints::new();
-            build::build(&filled, &raw, String::new(), &mut found);
-            told.filter(&mut found);
-            complaints.extend(found);
-        }
+        let mut found = Complaints::new();
+        build::build(&filled, &raw, String::new(), &mut found);
+        ble::identity(&filled, &mut found);
+        told.filter(&mut found);
+        complaints.extend(found);
     }
 
     /// Gives the profile a device means. What is wrong is complained about, and then there is none.
@@ -265,10 +258,11 @@ impl Library {
             // A wrong value would be told once more wherever the profile uses it.
             values = params::samples(&declared);
         }
-        match Protocol::of(&tree) {
-            served if served.is_served() => Self::look_at(&tree, &values, &mut found),
-            other => other.complain(wish, &mut found),
-        }
+        ble::misplaced_secrets(&tree, &params::secrets(&declared), &mut found);
+        // A complaint would repeat what stands in the tree, and a secret is not to be repeated.
+        ble::identity(&Self::filled(&tree, &values, &mut Complaints::new()), &mut found);
+        params::blank_secrets(&declared, &mut values);
+        Self::look_at(&tree, &values, &mut found);
         told.filter(&mut found);
         complaints.extend(found);
     }
@@ -286,11 +280,12 @@ impl Library {
         }
         let values = params::of_device(&declared, wish.params, wish.place, complaints);
         let protocol = Protocol::of(&tree);
-        if !protocol.is_served() {
-            protocol.complain(wish, complaints);
+        ble::misplaced_secrets(&tree, &params::secrets(&declared), complaints);
+        if !complaints.is_empty() {
             return None;
         }
         let filled = Self::filled(&tree, &values, complaints);
+        let own = (protocol == Protocol::Ble).then(|| ble::identity(&filled, complaints));
         if !complaints.is_empty() {
             return None;
         }
@@ -311,7 +306,18 @@ impl Library {
             }
         };
         let unit = unit.as_u64().and_then(|unit| u8::try_from(unit).ok())?;
-        Some(Resolved { profile, unit })
+        Some(Resolved { profile, unit, ble: own })
+    }
+
+    /// The Bluetooth profiles with the defaults of their parameters, for lists of what is in the air.
+    pub fn air(&self) -> ble::Air {
+        let built = self.written.keys().filter_map(|id| {
+            let tree = self.whole(id, &mut Vec::new(), &mut Complaints::new())?;
+            let values = params::samples(&params::declared(&tree));
+            let is_ble = Protocol::of(&tree) == Protocol::Ble;
+            is_ble.then(|| Self::build(&tree, &values, &mut Complaints::new())).flatten().map(Arc::new)
+        });
+        ble::Air::new(built.collect())
     }
 
     /// The streams of a serial profile's golden tests that hold values: what such a device was recorded to say.
@@ -336,19 +342,17 @@ impl Library {
     pub fn test(&self, id: &str) -> golden::Outcome {
         let mut complaints = Complaints::new();
         let Some(tree) = self.whole(id, &mut Vec::new(), &mut complaints) else { return golden::Outcome::default() };
-        let protocol = Protocol::of(&tree);
         let tests = tests(&tree);
-        if !protocol.is_served() {
-            return golden::Outcome { skipped: tests.len(), ..Default::default() };
-        }
         let mut outcome = golden::Outcome::default();
         for test in &tests {
             let declared = params::declared(&tree);
             let mut values = params::samples(&declared);
             values.extend(test.params.iter().map(|(name, value)| (name.clone(), value.clone())));
             let mut complaints = Complaints::new();
-            match Self::build(&tree, &values, &mut complaints) {
-                Some(profile) if complaints.is_empty() => outcome.add(golden::run(&profile, test)),
+            let profile = Self::build(&tree, &values, &mut complaints).map(Arc::new);
+            let identity = ble::identity(&Self::filled(&tree, &values, &mut Complaints::new()), &mut complaints);
+            match profile {
+                Some(profile) if complaints.is_empty() => outcome.add(golden::run(&profile, &identity, test)),
                 _ => outcome.add(vec![golden::Failure::unusable(id, &test.name)]),
             }
         }
@@ -382,9 +386,6 @@ impl Library {
                 return None;
             }
         };
-        if !Protocol::of(filled).is_served() {
-            return None;
-        }
         build::build(filled, &raw, hash(&canonical(filled)), complaints)
     }
 
@@ -465,9 +466,12 @@ fn tests(tree: &Node) -> Vec<RawTest> {
     items.iter().filter_map(|item| serde_json::from_value(item.to_json()).ok()).collect()
 }
 
-/// What a profile means, as text: equal for two devices that differ only in their unit.
+/// What a profile means, as text: equal for two devices that differ only in their unit, or in their address and keys.
 fn canonical(filled: &Node) -> String {
     let mut whole = merge::without(filled, &["schema"]);
+    for path in ble::OWN {
+        whole = merge::without_path(&whole, path);
+    }
     if let Data::Map(entries) = &mut whole.data {
         for entry in entries.iter_mut().filter(|entry| entry.key == "modbus") {
             entry.value = merge::without(&entry.value, &["unit"]);

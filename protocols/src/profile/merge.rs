@@ -49,6 +49,27 @@ pub(super) fn without(node: &Node, keys: &[&str]) -> Node {
     Node { place: node.place.clone(), data }
 }
 
+/// A tree without what stands at the end of a path of keys.
+pub(super) fn without_path(node: &Node, path: &[&str]) -> Node {
+    let Some((first, rest)) = path.split_first() else { return node.clone() };
+    if rest.is_empty() {
+        return without(node, &[first]);
+    }
+    let data = match &node.data {
+        Data::Map(entries) => Data::Map(
+            entries
+                .iter()
+                .map(|entry| match entry.key == *first {
+                    true => Entry { value: without_path(&entry.value, rest), ..entry.clone() },
+                    false => entry.clone(),
+                })
+                .collect(),
+        ),
+        other => other.clone(),
+    };
+    Node { place: node.place.clone(), data }
+}
+
 /// Puts the parameters in: a text that is nothing but `${name}` becomes the value with its type, inside a longer text
 /// the value is written out.
 pub(super) fn fill(node: &Node, values: &BTreeMap<String, Value>, complaints: &mut Complaints) -> Node {

@@ -6,6 +6,7 @@
 //! The types here are the profile *as meant*: checked, parameters filled in, defaults resolved. Their fields follow
 //! the profile reference (`docs/profile.md`).
 
+pub mod ble;
 mod build;
 mod convert;
 mod derive;
@@ -15,7 +16,6 @@ pub mod golden;
 mod library;
 mod memory;
 mod merge;
-mod other;
 mod over;
 mod params;
 pub(crate) mod raw;
@@ -62,6 +62,8 @@ pub struct Profile {
     pub modbus: ModbusDevice,
     /// How the line is spoken, where the device is a serial one that does not speak Modbus.
     pub serial: Option<serial::Device>,
+    /// How it is listened to, where the device is a Bluetooth Low Energy one.
+    pub ble: Option<ble::Device>,
     /// A cheap read that tells whether such a device is there.
     pub probe: Option<Probe>,
     /// What `device` commands can be called by name.
@@ -81,6 +83,7 @@ impl Profile {
             init: Vec::new(),
             modbus: ModbusDevice::default(),
             serial: None,
+            ble: None,
             probe: None,
             commands: BTreeMap::new(),
         }
@@ -93,12 +96,17 @@ impl Profile {
 
     /// What it is spoken to with.
     pub fn protocol(&self) -> Protocol {
-        if self.serial.is_some() { Protocol::Serial } else { Protocol::Modbus }
+        match (&self.serial, &self.ble) {
+            (Some(_), _) => Protocol::Serial,
+            (_, Some(_)) => Protocol::Ble,
+            _ => Protocol::Modbus,
+        }
     }
 
     /// Without a word for this time such a device is away; `None` where silence means nothing.
     pub fn silence(&self) -> Option<Duration> {
-        self.serial.as_ref().and_then(|serial| serial.silence)
+        let serial = self.serial.as_ref().and_then(|serial| serial.silence);
+        serial.or(self.ble.as_ref().map(|ble| ble.presence.timeout))
     }
 
     /// `id@version`, as the twin's document shows it.
@@ -300,6 +308,8 @@ pub enum Source {
     Modbus(modbus::Visitor),
     /// Read from the messages of a serial device.
     Serial(Box<serial::Visit>),
+    /// Heard from, read from and written to a Bluetooth Low Energy device.
+    Ble(Box<ble::Visit>),
     /// Worked out from other properties.
     Computed(Arc<Expression>),
     /// A condition with memory; the value is a boolean.
@@ -333,6 +343,7 @@ impl Source {
         match self {
             Self::Modbus(_) => true,
             Self::Serial(visit) => visit.request.is_some(),
+            Self::Ble(visit) => matches!(&visit.from, ble::Origin::Gatt(place) if place.is_read),
             Self::Computed(_) | Self::Alarm(_) => false,
         }
     }

@@ -9,7 +9,10 @@ use crate::yaml::{Complaints, Entry, Node, nearest, quoted_list};
 const FIXED: [&str; 7] = ["schema", "id", "version", "extends", "meta", "params", "tests"];
 
 /// Keys that hold the wire layout as a whole.
-const LAYOUT: [&str; 5] = ["probe", "serial", "ble", "init", "commands"];
+const LAYOUT: [&str; 4] = ["probe", "serial", "init", "commands"];
+
+/// Keys of the section `ble` that do so; the others are about time.
+const BLE_LAYOUT: [&[&str]; 3] = [&["match"], &["advertisement", "decode"], &["gatt", "characteristics"]];
 
 /// Checks an override against the profile it is for.
 pub(super) fn check(tree: &Node, patch: &Node, is_unsafe: bool, complaints: &mut Complaints) {
@@ -24,6 +27,14 @@ pub(super) fn check(tree: &Node, patch: &Node, is_unsafe: bool, complaints: &mut
                 for key in ["base", "order"] {
                     if let Some(found) = entry.value.entry(key) {
                         guard(found, &format!("modbus.{key}"), is_unsafe, complaints);
+                    }
+                }
+            }
+            "ble" => {
+                for path in BLE_LAYOUT {
+                    let (last, above) = path.split_last().unwrap_or((&"", &[]));
+                    if let Some(found) = entry.value.find(above).and_then(|above| above.entry(last)) {
+                        guard(found, &format!("ble.{}", path.join(".")), is_unsafe, complaints);
                     }
                 }
             }

@@ -22,10 +22,23 @@ pub(super) fn declared(tree: &Node) -> BTreeMap<String, RawParam> {
         .filter_map(|entry| Some((entry.key.clone(), serde_json::from_value(entry.value.to_json()).ok()?)))
         .collect();
     // Every Modbus device has an address on its wire, so a profile need not say so.
-    if tree.find(&["modbus", "unit"]).is_none() && !declared.contains_key("unit") {
+    if tree.find(&["modbus", "unit"]).is_none() && tree.get("ble").is_none() && !declared.contains_key("unit") {
         declared.insert("unit".to_owned(), unit());
     }
     declared
+}
+
+/// The names of the secrets.
+pub(super) fn secrets(declared: &BTreeMap<String, RawParam>) -> Vec<&str> {
+    let secrets = declared.iter().filter(|(_, param)| param.kind == ParamKind::Secret);
+    secrets.map(|(name, _)| name.as_str()).collect()
+}
+
+/// Puts nothing in the place of every secret.
+pub(super) fn blank_secrets(declared: &BTreeMap<String, RawParam>, values: &mut BTreeMap<String, Value>) {
+    for name in secrets(declared) {
+        values.insert(name.to_owned(), "".into());
+    }
 }
 
 fn unit() -> RawParam {

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
+use super::ble::raw::{RawBle, RawBleVisit};
 use super::forms::{bit_labels, labels, map, maps, named, one, params};
-use super::other::RawBle;
 use super::serial::raw::{RawPick, RawSerial};
 use super::text::RawDuration;
 use crate::yaml::schema::{number_or_parameter, of, positive_or_parameter};
@@ -77,8 +77,7 @@ pub(crate) struct RawProfile {
     /// How a serial device that does not speak Modbus is spoken to.
     pub(crate) serial: Option<RawSerial>,
     /// How a Bluetooth Low Energy device is listened to.
-    #[serde(rename = "ble")]
-    _ble: Option<RawBle>,
+    pub(crate) ble: Option<RawBle>,
     /// Golden tests: bytes of a real device and what they mean.
     #[serde(default, rename = "tests")]
     _tests: Vec<RawTest>,
@@ -426,9 +425,7 @@ pub(crate) struct RawFrom {
     /// A field of a serial message.
     pub(crate) serial: Option<RawPick>,
     /// A part of an advertisement or a characteristic.
-    #[schemars(schema_with = "map")]
-    #[serde(default, rename = "ble")]
-    _ble: Option<Value>,
+    pub(crate) ble: Option<RawBleVisit>,
 }
 
 /// A value worked out from others.

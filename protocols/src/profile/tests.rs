@@ -59,7 +59,7 @@ fn the_worked_examples_pass() {
     assert_eq!(shown(&check(&files)), "");
     let (library, _) = library(&files);
     for (id, passed, skipped) in
-        [("eastron.sdm630", 3, 0), ("bthome.environment", 0, 5), ("generic.nmea0183-gps", 5, 0)]
+        [("eastron.sdm630", 3, 0), ("bthome.environment", 5, 0), ("generic.nmea0183-gps", 5, 0)]
     {
         let outcome = library.test(id);
         assert_eq!((outcome.passed, outcome.skipped, outcome.failed), (passed, skipped, Vec::new()), "{id}");

@@ -10,6 +10,9 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::{Complaints, DEPTH_LEVELS, Data, Entry, FILE_BYTES, NODES, Node, Place, scalar};
 
+/// More digits than this are taken for a key without its quotes.
+const KEY_DIGITS: usize = 24;
+
 /// Reads a file. Gives no tree where the text is no YAML or breaks a bound; a tree and complaints where keys stand
 /// twice, so that the rest can be checked as well.
 pub fn read(file: &str, text: &str, complaints: &mut Complaints) -> Option<Node> {
@@ -108,7 +111,12 @@ impl Builder<'_> {
             (None, ScalarStyle::Plain) | (Some("int" | "float" | "bool" | "null"), _) => scalar::plain(text)
                 .unwrap_or_else(|scalar::TooLarge| {
                     let range = format!("whole numbers reach from {} to {}", i64::MIN, u64::MAX);
-                    self.complaints.add(place, format!("{text} is too large a number"), range);
+                    // Thirty-two digits are no number but a key that should have been in quotes: it is not repeated.
+                    let (shown, hint) = match text.len() {
+                        0..=KEY_DIGITS => (text.to_owned(), range),
+                        length => (format!("a number of {length} digits"), "in quotes it would be a text".to_owned()),
+                    };
+                    self.complaints.add(place, format!("{shown} is too large a number"), hint);
                     Data::Null
                 }),
             (None, _) => Data::Text(text.to_owned()),

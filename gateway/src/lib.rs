@@ -1,7 +1,8 @@
 //! The gateway: broker, store, twins, and the command line in front of them.
 //!
-//! Rooms import only what stands before them: `config, watch → broker → store → twin → gone → run, demo → cli`.
+//! Rooms import only what stands before them: `config, watch → broker → store → twin | bridge → gone → run, demo → cli`.
 
+pub mod bridge;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -15,10 +15,11 @@ use protocols::topic;
 use protocols::value::{Timestamp, Value};
 use protocols::yaml::Complaint;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::bridge::{self, Bridge};
 use crate::broker::desk::Desk;
 use crate::broker::{self, Broker, Own, Settings};
 use crate::config::{self, Loaded};
@@ -61,6 +62,7 @@ pub struct Gateway {
     mappers: Option<Mappers>,
     /// How the files were taken the last time, as `gateway/status` says it.
     reloaded: Value,
+    bridge: Bridge,
     /// For those who have to know the devices of the configuration in force.
     devices: watch::Sender<Vec<Arc<Device>>>,
     clock: mappers::clock::Clock,
@@ -129,8 +131,10 @@ impl Gateway {
         tokio::spawn(gone::watch(bus, loaded.config.twin.root.clone(), watched, stop.child_token()));
         let since = clock.now().wall;
         let reloaded = outcome(since, &[]);
+        let around = bridge::Surroundings { store: store.clone(), broker: broker.clone(), clock, base: loaded.folder };
+        let bridge = Bridge::start(&loaded.config, around);
         let config = loaded.config;
-        let gateway = Self { path, config, since, broker, store, twins, mappers, reloaded, devices, clock, stop };
+        let gateway = Self { path, config, since, broker, store, twins, mappers, reloaded, bridge, devices, clock, stop };
         gateway.tell_devices();
         gateway.tell_status("online");
         info!(gateway = %gateway.config.id, devices = gateway.config.devices.len(), "started");
@@ -183,6 +187,7 @@ impl Gateway {
             mappers.reload(&config).await;
         }
         self.devices.send_replace(config.devices.clone());
+        self.bridge.reload(&config, &self.config.devices).await;
         self.config = config;
         self.tell_devices();
         info!(devices = self.config.devices.len(), "reloaded");
@@ -200,6 +205,11 @@ impl Gateway {
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             warn!(key, "changed in the file, and taken over at the next start only");
         }
+    }
+
+    /// Rings when how an upstream stands has changed, so that `gateway/status` can say so at once.
+    pub fn upstream_changed(&self) -> Arc<Notify> {
+        self.bridge.changed()
     }
 
     /// Publishes `gateway/status`.
@@ -236,14 +246,7 @@ impl Gateway {
         let store = self.store.stats();
         let twins = self.twins.counts();
         let dropped = broker.dropped;
-        let upstream: serde_json::Map<String, Value> = self
-            .config
-            .upstream
-            .iter()
-            .filter_map(|upstream| {
-                Some((upstream.get("name")?.as_str()?.to_owned(), json!("not served by this version")))
-            })
-            .collect();
+        let (upstream, upstreams) = self.bridge.status();
         json!({
             "gateway": self.config.id,
             "state": state,
@@ -252,6 +255,7 @@ impl Gateway {
             "devices": self.config.devices.len(),
             "reload": self.reloaded,
             "upstream": upstream,
+            "upstreams": upstreams,
             "broker": {
                 "clients": broker.clients,
                 "sessions": broker.sessions,
@@ -304,6 +308,8 @@ impl Gateway {
             warn!("the twins did not stop in order");
         }
         self.tell_status("offline");
+        // After the last word of twins and gateway, so that the other side hears it too.
+        self.bridge.stop().await;
         self.broker.shutdown().await;
         self.stop.cancel();
         let store = self.store.clone();
@@ -322,7 +328,7 @@ impl Desk for Reception {
     fn claim(&self, topic: &str) -> broker::desk::Claim {
         match self.0.get() {
             // What the gateway itself says of its devices is nobody else's to say.
-            Some(_) if topic == DEVICES_TOPIC => broker::desk::Claim::Reserved,
+            Some(_) if topic == DEVICES_TOPIC || bridge::is_answer(topic) => broker::desk::Claim::Reserved,
             Some(twins) => match self.1.get().and_then(|_| Window::claim(topic)) {
                 Some(claim) => claim,
                 None => twins.claim(topic),

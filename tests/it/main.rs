@@ -1,11 +1,15 @@
 //! The contents page of the tests: one module for each promise.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests: what is not as expected ends them")]
 
+/// Twins in step through every fault.
+mod faults;
 /// The floors and rooms of the house.
 mod house;
 /// The installation most tests use.
 mod installation;
 
+/// Twins in step with another broker.
+mod bridge;
 /// The broker as mosquitto's clients and Paho see it.
 mod broker_peers;
 /// The commands as people type them.

@@ -5,6 +5,7 @@
 
 pub mod gateway;
 pub mod mqtt;
+pub mod net;
 pub mod peers;
 /// What the benches share; here, so that it is compiled and checked once.
 #[path = "../benches/support/mod.rs"]

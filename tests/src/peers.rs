@@ -235,30 +235,78 @@ impl Cable {
     }
 }
 
-/// A mosquitto of our own.
+/// A mosquitto of our own. Its files stay where they are while it is stopped and started again.
 pub struct Mosquitto {
     port: u16,
-    _folder: tempfile::TempDir,
-    process: Owned,
+    folder: tempfile::TempDir,
+    process: Option<Owned>,
 }
 
 impl Mosquitto {
     /// One on a free port, open to everybody on loopback; `settings` are further lines of its configuration.
     pub fn start(settings: &str) -> Self {
         let port = free_port();
+        Self::with(port, &format!("listener {port} 127.0.0.1\nallow_anonymous true\n{settings}\n"))
+    }
+
+    /// One that keeps sessions and retained messages on disk, and writes them after every change.
+    pub fn persistent() -> Self {
+        let port = free_port();
+        let mut broker = Self::with(port, "");
+        broker.stop();
+        let settings = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+             autosave_interval 1\nautosave_on_changes true\n",
+            broker.folder.path().display()
+        );
+        std::fs::write(broker.folder.path().join("mosquitto.conf"), settings).expect("files can be written");
+        broker.again();
+        broker
+    }
+
+    /// One on this port with exactly this configuration.
+    pub fn with(port: u16, configuration: &str) -> Self {
         let folder = tempfile::TempDir::new().expect("there is room for a folder");
-        let file = folder.path().join("mosquitto.conf");
-        std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n{settings}\n"))
-            .expect("files can be written");
+        let configuration =
+            if configuration.is_empty() { format!("listener {port} 127.0.0.1\n") } else { configuration.to_owned() };
+        std::fs::write(folder.path().join("mosquitto.conf"), configuration).expect("files can be written");
+        let mut broker = Self { port, folder, process: None };
+        broker.again();
+        broker
+    }
+
+    /// Starts it again where it was.
+    pub fn again(&mut self) {
+        let file = self.folder.path().join("mosquitto.conf");
+        let text = std::fs::read_to_string(&file).expect("it was written");
+        if !text.contains("\nuser ") {
+            // started as root it would become another user, who cannot write here; started by anybody else it ignores this
+            std::fs::write(&file, format!("{text}\nuser root\n")).expect("files can be written");
+        }
         let child = Command::new("/usr/sbin/mosquitto")
             .args(["-c", &file.to_string_lossy()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("mosquitto can be started: run tests/run once");
-        let process = Owned(child);
+        self.process = Some(Owned(child));
+        let port = self.port;
         eventually("mosquitto to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
-        Self { port, _folder: folder, process }
+    }
+
+    /// Stops it in order; with persistence its files are written.
+    pub fn stop(&mut self) {
+        if let Some(mut owned) = self.process.take() {
+            let pid = owned.0.id().to_string();
+            let told = Command::new("kill").args(["-TERM", &pid]).status();
+            assert!(told.expect("kill can be started").success());
+            eventually("mosquitto to stop", || owned.0.try_wait().expect("a child can be asked"));
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process = None;
     }
 
     /// Its port.
@@ -267,8 +315,11 @@ impl Mosquitto {
     }
 
     /// Its process id.
+    ///
+    /// # Panics
+    /// When it is stopped.
     pub fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.as_ref().expect("it runs").0.id()
     }
 }
 

@@ -158,6 +158,15 @@ pub struct Own {
     pub user_properties: Vec<(String, String)>,
 }
 
+/// How far a client is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Messages for it that were given up because its queue was full.
+    pub lost: u64,
+    /// Everything retained that its subscriptions asked for was taken.
+    pub is_caught_up: bool,
+}
+
 /// A running broker. It stops with its stop signal or by [`Broker::shutdown`].
 pub struct Broker {
     shared: Arc<Shared>,
@@ -286,6 +295,11 @@ impl Broker {
         };
         self.shared.tasks.spawn(local::run(Arc::clone(&self.shared), client_id.to_owned(), access, far));
         bus
+    }
+
+    /// How far a client of the broker is behind; `None` when it is not known.
+    pub fn pulse(&self, client_id: &str) -> Option<Pulse> {
+        self.shared.act(|core, _| core.pulse(client_id)).value.flatten()
     }
 
     /// What the broker counts.

@@ -66,6 +66,7 @@ pub(super) fn announce(gateway: &Gateway, screen: &mut Screen) -> Result<(), Fai
 pub(super) async fn serve(mut gateway: Gateway, watch: &mut Watch, stop: impl Future<Output = ()>) {
     let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     let mut tick = interval(STATUS_INTERVAL);
+    let upstream = gateway.upstream_changed();
     let mut stop = std::pin::pin!(stop);
     loop {
         let asked = async {
@@ -78,6 +79,7 @@ pub(super) async fn serve(mut gateway: Gateway, watch: &mut Watch, stop: impl Fu
             // No branch loses anything when another wins: nudges and signals wait.
             () = &mut stop => break,
             _ = tick.tick() => gateway.tell_status("online"),
+            () = upstream.notified() => gateway.tell_status("online"),
             _ = asked => reload(&mut gateway, watch).await,
             () = watch.saved() => reload(&mut gateway, watch).await,
         }

@@ -65,8 +65,10 @@ impl Tone {
     pub fn of_state(state: &str) -> Self {
         match state {
             "online" | "open" | "applied" | "good" | "synced" => Self::Good,
-            "stale" | "pending" | "unknown" | "idle" | "superseded" | "degraded" => Self::Doubtful,
-            "offline" | "closed" | "failed" | "rejected" | "expired" => Self::Bad,
+            "stale" | "pending" | "unknown" | "idle" | "superseded" | "degraded" | "connecting" | "syncing" => {
+                Self::Doubtful
+            }
+            "offline" | "closed" | "failed" | "rejected" | "expired" | "away" => Self::Bad,
             _ => Self::Plain,
         }
     }

@@ -58,6 +58,7 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         return Ok(screen.json(&whole)?);
     }
     overview(&gateway, screen)?;
+    upstreams(&gateway, screen)?;
     wires(&connections, screen)?;
     list(&states, screen)
 }
@@ -106,10 +107,46 @@ fn overview(gateway: &Value, screen: &mut Screen) -> Result<(), Failure> {
             first.unwrap_or_default()
         ))?;
     }
-    for (name, state) in gateway.get("upstream").and_then(Value::as_object).into_iter().flatten() {
-        screen.line(&format!("upstream {name}: {}", state.as_str().unwrap_or("unknown")))?;
-    }
     Ok(())
+}
+
+fn upstreams(gateway: &Value, screen: &mut Screen) -> Result<(), Failure> {
+    let columns = ["dirty", "spool_rows", "spool_bytes", "oldest_unsent_s", "reconnects", "conflicts", "gaps"];
+    let rows: Vec<Vec<Cell>> = gateway
+        .get("upstream")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(name, state)| {
+            let state = state.as_str().unwrap_or("unknown");
+            let details = gateway.pointer(&format!("/upstreams/{name}")).cloned().unwrap_or_default();
+            let mut row: Vec<Cell> = vec![name.as_str().into(), Cell::new(state, Tone::of_state(state))];
+            row.push(word(&details, "last_contact").into());
+            row.extend(columns.iter().map(|column| match details.get(*column) {
+                Some(Value::Null) | None => Cell::from("-"),
+                Some(value) => Cell::from(value.to_string()),
+            }));
+            row.push(word(&details, "last_error").into());
+            row
+        })
+        .collect();
+    if screen.is_terminal() && !rows.is_empty() {
+        screen.line("")?;
+    }
+    let heading = [
+        "UPSTREAM",
+        "STATE",
+        "LAST CONTACT",
+        "DIRTY",
+        "SPOOLED",
+        "SPOOL BYTES",
+        "UNSENT S",
+        "RECONNECTS",
+        "CONFLICTS",
+        "GAPS",
+        "LAST ERROR",
+    ];
+    if rows.is_empty() { Ok(()) } else { Ok(screen.table(&heading, &rows)?) }
 }
 
 fn wires(connections: &Map<String, Value>, screen: &mut Screen) -> Result<(), Failure> {

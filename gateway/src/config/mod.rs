@@ -8,6 +8,7 @@ mod check;
 mod files;
 mod one;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub use one::{profile, recordings};
 use protocols::config::users::Users;
 use protocols::config::{self, Config, Wire};
 use protocols::profile::Library;
-use protocols::yaml::{Complaint, Complaints, Node, read};
+use protocols::yaml::{Complaint, Complaints, Node, Place, read};
 
 /// The file that is taken when none is named.
 pub const DEFAULT_FILE: &str = "gateway.yaml";
@@ -104,6 +105,9 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
             complaints.add(place, message, "paths count from the folder of this file");
         }
     }
+    for (written, place) in config::secret_files(&tree) {
+        secret(&folder.join(written), place, &mut warnings, complaints);
+    }
     let config = config::gateway(&tree, &mut library, &mut warnings, complaints);
     let users = tree.find(&["broker", "users"]).and_then(Node::text).map(|written| folder.join(written));
     let users = match users.filter(|file| file.is_file()) {
@@ -118,6 +122,19 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
     settle_ports(&mut config, &folder);
     let warnings = warnings.into_sorted();
     Some((Loaded { config, users: users?, warnings, files, folder, profiles: folders }, library))
+}
+
+/// A secret has to be readable for us, and should be for nobody else.
+fn secret(path: &Path, place: &Place, warnings: &mut Complaints, complaints: &mut Complaints) {
+    // one that is not there was complained about with the other files
+    let Ok(metadata) = path.metadata() else { return };
+    if let Err(error) = std::fs::File::open(path) {
+        let hint = "the user this runs as must be allowed to read it";
+        complaints.add(place, format!("{} cannot be read: {error}", path.display()), hint);
+    } else if metadata.permissions().mode() & 0o004 != 0 {
+        let message = format!("everybody on this machine may read {}", path.display());
+        warnings.add(place, message, format!("chmod o-r {}", path.display()));
+    }
 }
 
 /// Serial ports named without a leading `/` lie in the folder of the file, like every other path in it.

@@ -110,7 +110,7 @@ fn a_check_tells_files_apart_and_runs_the_profiles_tests() {
 
 #[test]
 fn what_this_version_does_not_serve_is_a_warning_and_no_error() {
-    let text = "schema: 1\ngateway: {id: g}\nconnections: {gps: {serial: {port: /dev/b}}, radio: {ble: {}}}\nupstream: [{name: c, dialect: plain, url: \"mqtt://h\"}]\nweb: {bind: \"127.0.0.1:8080\"}\n";
+    let text = "schema: 1\ngateway: {id: g}\nconnections: {gps: {serial: {port: /dev/b}}, radio: {ble: {}}}\nweb: {bind: \"127.0.0.1:8080\"}\n";
     let folder = Folder::new(&[("gateway.yaml", text)]);
     let report = check_paths(&[folder.path("gateway.yaml")]);
     let json = report.to_json();
@@ -121,12 +121,11 @@ fn what_this_version_does_not_serve_is_a_warning_and_no_error() {
         places,
         [
             (3, 46, "this version does not serve ble connections yet"),
-            (4, 12, "this version does not serve upstream connections yet"),
-            (5, 1, "this version does not serve the web page yet"),
+            (4, 1, "this version does not serve the web page yet"),
         ]
     );
     assert_eq!(json["warnings"].as_array().map(Vec::len), Some(3));
-    assert!(report.to_text().contains("gateway.yaml:5:1: warning: this version does not serve the web page yet"));
+    assert!(report.to_text().contains("gateway.yaml:4:1: warning: this version does not serve the web page yet"));
     assert_eq!(load(&folder.path("gateway.yaml")).map(|loaded| loaded.warnings.len()).ok(), Some(3));
 }
 
@@ -182,5 +181,23 @@ fn every_built_in_profile_passes_its_own_check_and_has_tests() {
         let outcome = library.test(id);
         assert_eq!(outcome.failed, [], "{id}");
         assert!(outcome.passed + outcome.skipped > 0, "{id} has no golden tests");
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_an_error_and_one_that_everybody_reads_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let text = "schema: 1\ngateway: {id: g}\nupstream:\n  - {name: c, dialect: plain, url: \"mqtt://h\", password_file: secret}\n";
+    let folder = Folder::new(&[("gateway.yaml", text)]);
+    let report = check_paths(&[folder.path("gateway.yaml")]);
+    assert!(folder.shown(&report.errors).starts_with("gateway.yaml:4:63: there is no file "), "{}", report.to_text());
+    let secret = folder.path("secret");
+    fs::write(&secret, "hunter2\n").unwrap();
+    for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+        fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+        let report = check_paths(&[folder.path("gateway.yaml")]);
+        assert!(report.is_ok(), "{}", report.to_text());
+        assert_eq!(report.warnings.len(), warnings, "{mode:o}: {}", report.to_text());
+        assert!(!report.to_text().contains("hunter2"));
     }
 }

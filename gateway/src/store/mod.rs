@@ -26,6 +26,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod upstreams;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -35,9 +36,12 @@ use std::time::Duration;
 
 use protocols::message::ReportedOut;
 use protocols::name::{DeviceId, PropertyName};
+use protocols::outbox::{Load, Row};
 use protocols::twin::{Leaf, Saved};
 
 use crate::broker::shelf::{Change, Done, Inventory, Shelf, ShelfError};
+
+pub use self::upstreams::{KeptUpstream, UpstreamWrite};
 
 /// The store's file inside its folder.
 pub const FILE: &str = "tidegate.db";
@@ -198,6 +202,9 @@ struct Shared {
 enum Job {
     Twins(Vec<TwinWrite>, Option<Done>, usize),
     Shelf(Vec<Change>, Option<Done>, usize),
+    Upstream(Arc<str>, Vec<UpstreamWrite>, Option<Done>, usize),
+    /// Something to look up, once everything sent before is written.
+    Ask(upstreams::Ask),
     Close,
 }
 
@@ -264,6 +271,48 @@ impl Store {
         self.send(bytes, writes.len(), done, move |done| Job::Twins(writes, done, bytes));
     }
 
+    /// Writes what is kept for an upstream in one transaction, and calls `done` as [`Store::write`] does. Without a `done` it
+    /// waits for the next group. Never blocks.
+    pub fn write_upstream(&self, upstream: &Arc<str>, writes: Vec<UpstreamWrite>, done: Option<Done>) {
+        let bytes = writes.iter().map(upstreams::weight).sum();
+        let upstream = Arc::clone(upstream);
+        self.send(bytes, writes.len(), done, move |done| Job::Upstream(upstream, writes, done, bytes));
+    }
+
+    /// What is kept for an upstream, given to `take` from the store's thread. `target` says where it leads: when that is
+    /// another place than before, its marks and its dialect's memory are forgotten. `Err` says why nothing can be read.
+    pub fn load_upstream(
+        &self,
+        upstream: &Arc<str>,
+        target: String,
+        take: impl FnOnce(Result<KeptUpstream, String>) + Send + 'static,
+    ) {
+        let upstream = Arc::clone(upstream);
+        self.ask(Box::new(move |connection, names| {
+            take(upstreams::load(connection, names, &upstream, &target).map_err(|fault| fault.to_string()));
+        }));
+    }
+
+    /// Spooled readings of an upstream in their order, given to `take` from the store's thread.
+    pub fn load_readings(
+        &self,
+        upstream: &Arc<str>,
+        load: Load,
+        take: impl FnOnce(Result<Vec<Row>, String>) + Send + 'static,
+    ) {
+        let upstream = Arc::clone(upstream);
+        self.ask(Box::new(move |connection, names| {
+            take(upstreams::readings(connection, names, &upstream, &load).map_err(|error| error.to_string()));
+        }));
+    }
+
+    /// Dropping the question unasked tells the one who waits for its answer.
+    fn ask(&self, ask: upstreams::Ask) {
+        if !self.shared.closed.load(Ordering::SeqCst) {
+            drop(self.jobs.send(Job::Ask(ask)));
+        }
+    }
+
     /// Why the last transaction failed, while none has worked since.
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -309,7 +358,10 @@ impl Store {
             self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
             return refuse(done, "too much is waiting for it");
         }
-        if let Err(mpsc::SendError(Job::Twins(_, done, _) | Job::Shelf(_, done, _))) = self.jobs.send(job(done)) {
+        let sent = self.jobs.send(job(done));
+        if let Err(mpsc::SendError(Job::Twins(_, done, _) | Job::Shelf(_, done, _) | Job::Upstream(_, _, done, _))) =
+            sent
+        {
             refuse(done, "its thread has ended");
         }
     }

@@ -12,7 +12,7 @@ use super::{FILE, OpenError, Opened, Options, StoredTwin, VERSION_RESERVE, fold,
 use crate::broker::shelf::Inventory;
 
 /// The schema, step by step; a store's `user_version` says how many of them it has.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 
 /// The lock beside the file; it holds the process id of its owner.
 const LOCK: &str = "tidegate.lock";
@@ -49,6 +49,16 @@ pub(super) enum Fault {
     Damaged(String),
     Final(OpenError),
     Sql(rusqlite::Error),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged(why) => f.write_str(why),
+            Self::Final(error) => error.fmt(f),
+            Self::Sql(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Fault {

@@ -462,3 +462,64 @@ fn a_killed_process_loses_no_acknowledged_write() {
     let store = open(dir.path());
     assert!(store.opened().set_aside.is_none() && !store.opened().clean);
 }
+
+fn load_upstream(store: &Store, name: &Arc<str>, target: &str) -> KeptUpstream {
+    let (tell, told) = mpsc::channel();
+    store.load_upstream(name, target.to_owned(), move |kept| tell.send(kept).unwrap());
+    told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap()
+}
+
+#[test]
+fn what_an_upstream_keeps_is_there_again_and_belongs_to_its_place() {
+    use protocols::outbox::{Class, Gap, Item, Load, Meta, Row, Slot, Stamp, StoreOp, Streamed};
+    let dir = tempfile::tempdir().unwrap();
+    let (cloud, other): (Arc<str>, Arc<str>) = ("cloud".into(), "other".into());
+    let slot = |property: &str| Slot::Device("d1".parse().unwrap(), Item::Reported(property.parse().unwrap()));
+    let row = |seq: u64| Row {
+        reading: Streamed {
+            class: Class::Metric,
+            seq,
+            device: "d1".parse().unwrap(),
+            property: "level".parse().unwrap(),
+            payload: Arc::from(seq.to_string().into_bytes()),
+        },
+        born_ms: seq * 10,
+        wall: Timestamp::from_ms(1_700_000_000_000),
+    };
+    let gap = Gap { class: Class::Alarm, from_seq: 3, to_seq: 9, reason: "full" };
+    {
+        let store = open(dir.path());
+        assert_eq!(load_upstream(&store, &cloud, "a"), KeptUpstream::default());
+        let (tell, told) = mpsc::channel();
+        let writes = vec![
+            UpstreamWrite::Mark(slot("level"), Some(Stamp(u64::MAX))),
+            UpstreamWrite::Mark(slot("flow"), Some(Stamp(7))),
+            UpstreamWrite::Mark(slot("flow"), None),
+            UpstreamWrite::Spool(StoreOp::Append((1..=600).map(row).collect())),
+            UpstreamWrite::Spool(StoreOp::Delete { class: Class::Metric, from: 1, upto: 100 }),
+            UpstreamWrite::Spool(StoreOp::Meta(Meta { class: Class::Metric, floor: 101, ceiling: 5000 })),
+            UpstreamWrite::Spool(StoreOp::Gap(gap.clone())),
+            UpstreamWrite::Memory("k".to_owned(), Some("v".to_owned())),
+        ];
+        store.write_upstream(&cloud, writes, Some(Box::new(move |result| tell.send(result).unwrap())));
+        told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        store.write_upstream(&other, vec![UpstreamWrite::Mark(slot("level"), Some(Stamp(1)))], None);
+    }
+    let store = open(dir.path());
+    let kept = load_upstream(&store, &cloud, "a");
+    assert_eq!(kept.marks, [(slot("level"), Stamp(u64::MAX))]);
+    assert_eq!(kept.memory, BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+    assert_eq!(kept.spool.gaps, [gap]);
+    assert_eq!(kept.spool.metas, [Meta { class: Class::Metric, floor: 101, ceiling: 5000 }]);
+    let bytes: u64 = kept.spool.segments.iter().map(|segment| segment.bytes).sum();
+    assert_eq!(bytes, (101..=600).map(|seq| row(seq).bytes() as u64).sum::<u64>());
+    let (tell, told) = mpsc::channel();
+    let load = Load { class: Class::Metric, from: 50, upto: 200, rows: 3 };
+    store.load_readings(&cloud, load, move |rows| tell.send(rows).unwrap());
+    assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap(), [row(101), row(102), row(103)]);
+    // the same name that leads to another place: its marks mean nothing there, its readings still wait
+    let moved = load_upstream(&store, &cloud, "b");
+    assert!(moved.marks.is_empty() && moved.memory.is_empty());
+    assert_eq!(moved.spool, kept.spool);
+    assert_eq!(load_upstream(&store, &other, "").marks, [(slot("level"), Stamp(1))]);
+}

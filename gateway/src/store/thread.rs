@@ -13,7 +13,7 @@ use super::fold::{self, Fold};
 use super::meter::Meter;
 use super::open::{Fault, Files};
 use super::rows::{self, Applied};
-use super::{Job, Options, QUEUE_BYTES, Shared, TwinWrite, shelf};
+use super::{Job, Options, QUEUE_BYTES, Shared, TwinWrite, UpstreamWrite, shelf, upstreams};
 use crate::broker::shelf::{Change, Done, ShelfError};
 
 /// Writes of one transaction, in bytes of memory. More wait for the next one, so that nobody waits for a giant.
@@ -26,6 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 enum Work {
     Twins(Vec<TwinWrite>),
     Shelf(Vec<Change>),
+    Upstream(Arc<str>, Vec<UpstreamWrite>),
 }
 
 struct Item {
@@ -103,6 +104,16 @@ impl Keeper {
             let item = match job {
                 Job::Twins(writes, done, bytes) => Item { work: Work::Twins(writes), done, bytes },
                 Job::Shelf(changes, done, bytes) => Item { work: Work::Shelf(changes), done, bytes },
+                Job::Upstream(upstream, writes, done, bytes) => {
+                    Item { work: Work::Upstream(upstream, writes), done, bytes }
+                }
+                Job::Ask(ask) => {
+                    if !self.waiting.is_empty() {
+                        self.commit();
+                    }
+                    ask(&self.files.connection, &mut self.files.names);
+                    return true;
+                }
                 Job::Close => return false,
             };
             let due = if item.done.is_some() { now } else { now + self.options.lazy };
@@ -125,7 +136,7 @@ impl Keeper {
         self.due.is_some_and(|due| due <= Instant::now()) && !self.waiting.is_empty()
     }
 
-    /// One transaction for all that waits. When it fails, the twins and the shelf get one each: a message that does not
+    /// One transaction for all that waits. When it fails, the twins and all else get one each: a message that does not
     /// fit any more must not keep a desired value from the disk.
     fn commit(&mut self) {
         self.due = None;
@@ -169,6 +180,7 @@ impl Keeper {
                     Work::Shelf(changes) => {
                         changes.iter().try_for_each(|change| shelf::apply(connection, change))?;
                     }
+                    Work::Upstream(upstream, writes) => upstreams::apply(connection, names, upstream, writes)?,
                 }
             }
             Ok(())
@@ -201,6 +213,7 @@ impl Keeper {
                 let count = match &item.work {
                     Work::Twins(writes) => writes.len(),
                     Work::Shelf(changes) => changes.len(),
+                    Work::Upstream(_, writes) => writes.len(),
                 };
                 self.shared.dropped.fetch_add(count as u64, Ordering::Relaxed);
             }

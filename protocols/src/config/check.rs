@@ -138,10 +138,6 @@ impl Reader<'_> {
                 self.warnings.add(&entry.key_place, message, "it is checked and left alone; no device can use it");
             }
         }
-        for item in tree.get("upstream").map(Node::items).unwrap_or_default() {
-            let message = "this version does not serve upstream connections yet";
-            self.warnings.add(&item.place, message, "it is checked and left alone; nothing is sent there");
-        }
         if let Some(web) = tree.entry("web") {
             let message = "this version does not serve the web page yet";
             self.warnings.add(&web.key_place, message, "it is checked and left alone; nothing listens there");

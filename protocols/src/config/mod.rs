@@ -8,17 +8,18 @@ pub mod raw;
 mod read;
 mod serial;
 pub mod upstream;
+mod upstream_raw;
+mod upstream_read;
 pub mod users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use read::{FileKind, folders, gateway, kind_of, named_files};
+pub use read::{FileKind, folders, gateway, kind_of, named_files, secret_files};
 
 use crate::name::DeviceId;
 use crate::profile::{Profile, Protocol, SerialLine};
-use crate::value::Value;
 
 /// A whole installation.
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ pub struct Config {
     pub connections: BTreeMap<String, Arc<Connection>>,
     /// The devices, in the order of the file.
     pub devices: Vec<Arc<Device>>,
-    /// Upstreams as written, checked for form; the bridge makes sense of them.
-    pub upstream: Vec<Value>,
+    /// The other parties that twins are kept in step with, in the order of the file.
+    pub upstream: Vec<upstream::Upstream>,
     /// Where the web page is served, as written.
     pub web: Option<String>,
     /// KubeEdge's device topics, if they are served.

@@ -53,9 +53,9 @@ pub(super) struct RawFile {
     #[serde(default, rename = "devices")]
     _devices: Vec<RawDevice>,
     /// Where the twins are sent to.
-    #[serde(default)]
-    #[schemars(schema_with = "upstreams")]
-    pub(super) upstream: Vec<Value>,
+    #[serde(default, rename = "upstream")]
+    #[schemars(schema_with = "super::upstream_raw::upstreams")]
+    _upstream: Vec<Value>,
     /// The web page.
     pub(super) web: Option<RawWeb>,
     /// Other systems whose devices and applications are served in their own words.
@@ -463,17 +463,4 @@ fn connections(generator: &mut Generator) -> Schema {
 
 fn roles(generator: &mut Generator) -> Schema {
     by_name(generator.subschema_for::<RawRole>())
-}
-
-/// The keys every upstream has; what else one has depends on its dialect, and the bridge checks it.
-fn upstreams(_: &mut Generator) -> Schema {
-    json_schema!({"type": "array", "items": {
-        "type": "object",
-        "required": ["name", "dialect", "url"],
-        "properties": {
-            "name": {"type": "string", "description": "Its name in logs and status"},
-            "dialect": {"type": "string", "examples": ["plain"], "description": "How it says things"},
-            "url": {"type": "string", "pattern": "^[a-z][a-z0-9+.-]*://[^ ]+$", "examples": ["mqtts://broker.example:8883"], "description": "Where it is"}
-        }
-    }})
 }

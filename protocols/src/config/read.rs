@@ -6,6 +6,7 @@
 use super::raw::{RawAnonymous, RawConnection, RawFile, RawLimits, RawPort, RawWire};
 use super::*;
 use crate::profile::{Library, Wish, raw::RawLine};
+use crate::value::Value;
 use crate::yaml::{Complaints, Node, Place, Strictness, nearest, prune_gaps, quoted_list, walk};
 
 /// Where the broker listens when the file says nothing.
@@ -52,7 +53,26 @@ pub fn named_files(tree: &Node) -> Vec<(&str, &Place)> {
     let listeners = tree.find(&["broker", "listeners"]).map(Node::items).unwrap_or_default();
     let tls = listeners.iter().filter_map(|listener| listener.get("tls"));
     let of_tls = tls.flat_map(|tls| ["cert", "key", "client_ca"].into_iter().filter_map(|key| tls.get(key)));
-    users.into_iter().chain(of_tls).filter_map(|node| Some((node.text()?, &node.place))).collect()
+    let of_upstreams = upstream_files(tree, &[&["tls", "ca"], &["tls", "cert"]]);
+    users
+        .into_iter()
+        .chain(of_tls)
+        .filter_map(|node| Some((node.text()?, &node.place)))
+        .chain(of_upstreams)
+        .chain(secret_files(tree))
+        .collect()
+}
+
+/// Of the files of [`named_files`], those that nobody but the gateway's user should read: passwords, tokens, keys of
+/// upstreams.
+pub fn secret_files(tree: &Node) -> Vec<(&str, &Place)> {
+    upstream_files(tree, &[&["password_file"], &["proxy_password_file"], &["tls", "key"], &["azure", "key_file"]])
+}
+
+fn upstream_files<'a>(tree: &'a Node, keys: &[&[&str]]) -> Vec<(&'a str, &'a Place)> {
+    let upstreams = tree.get("upstream").map(Node::items).unwrap_or_default();
+    let nodes = upstreams.iter().flat_map(|upstream| keys.iter().filter_map(|path| upstream.find(path)));
+    nodes.filter_map(|node| Some((node.text()?, &node.place))).collect()
 }
 
 /// Reads a gateway file. `warnings` are about what is allowed and yet may not be what was meant.
@@ -73,6 +93,8 @@ pub fn gateway(
     let devices = reader.devices(&connections);
     reader.settle_lines(&mut connections, &devices);
     let listeners = reader.listeners();
+    let gateway = pruned.find(&["gateway", "id"]).and_then(Node::text).unwrap_or("gateway");
+    let upstream = reader.upstreams(gateway, &devices);
     reader.warn_of_what_is_not_served();
     told.filter(&mut later);
     found.extend(later);
@@ -95,7 +117,7 @@ pub fn gateway(
         },
         connections: connections.into_iter().filter_map(|(name, wire)| Some((name, wire?))).collect(),
         devices,
-        upstream: raw.upstream,
+        upstream,
         web: raw.web.map(|web| web.bind),
         kubeedge: raw
             .compat

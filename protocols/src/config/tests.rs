@@ -70,7 +70,6 @@ fn the_contracts_example_is_read_as_it_stands() {
     assert_eq!(
         warnings,
         "16:3: this version does not serve ble connections yet\n  it is checked and left alone; no device can use it\n\
-         21:5: this version does not serve upstream connections yet\n  it is checked and left alone; nothing is sent there\n\
          22:1: this version does not serve the web page yet\n  it is checked and left alone; nothing listens there\n"
     );
     let config = config.unwrap();
@@ -87,7 +86,12 @@ fn the_contracts_example_is_read_as_it_stands() {
     let [one, two] = config.devices.as_slice() else { panic!("two devices") };
     assert_eq!((one.id.as_str(), one.unit, two.unit), ("meter-1", 1, 2));
     assert_eq!(two.profile.groups[0].interval, Duration::from_secs(5));
-    assert_eq!(config.upstream[0]["client_id"], "plant-7");
+    let [upstream] = config.upstream.as_slice() else { panic!("one upstream") };
+    assert_eq!(upstream.client_id.as_deref(), Some("plant-7"));
+    assert_eq!(upstream.dialect, upstream::Dialect::Plain { prefix: "site/plant-7".to_owned() });
+    assert_eq!(upstream.address(), Some(("broker.example".to_owned(), 8883)));
+    assert_eq!(upstream.password_file.as_deref(), Some("secrets/cloud"));
+    assert_eq!(upstream.devices, upstream::Filter::default());
     assert_eq!(config.web.as_deref(), Some("127.0.0.1:8080"));
 }
 
@@ -171,9 +175,51 @@ fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
             "4:28: \"clients\" cannot be 0: too small\n  write a whole number from 1 to 100000",
         ),
         ("twin: {root: \"twin/#\"}\n", "4:14: \"root\" cannot be \"twin/#\"\n  write a text such as twin"),
+        ("upstream: [{name: c}]\n", "4:12: \"dialect\" is missing in \"upstream\"\n  "),
+        ("upstream: [{name: c, dialect: plain}]\n", "4:12: \"url\" is missing\n  write url: \"mqtts://host:8883\"\n"),
         (
-            "upstream: [{name: c}]\n",
-            "4:12: \"dialect\" is missing in \"upstream\"\n  write dialect: a text such as plain (How it says things)\n4:12: \"url\" is missing in \"upstream\"\n  ",
+            "upstream: [{name: c, dialect: plian, url: \"mqtt://h\"}]\n",
+            "4:31: \"dialect\" cannot be \"plian\"\n  did you mean \"plain\"?",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"http://h\"}]\n",
+            "4:43: \"url\" has a wrong form\n  write a text such as mqtts://",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://u:secret@h\"}]\n",
+            "4:43: \"url\" has a wrong form\n  write a text such as mqtts://",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h:0\"}]\n",
+            "4:43: the port is not from 1 to 65535\n  MQTT has 1883, with TLS 8883\n",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h\", aws: {thing: t}}]\n",
+            "4:55: \"aws\" means nothing with another dialect\n  take it out, or write dialect: aws\n",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h\", tls: {cert: a}}]\n",
+            "4:43: tls files and an address without TLS\n  write mqtts:// instead of mqtt://\n4:55: a client certificate needs its key, and a key its certificate\n  name both\n",
+        ),
+        (
+            "upstream: [{name: c, dialect: aws, url: \"mqtts://h\", prefix: x, aws: {thnig: t}}]\n",
+            "4:54: \"prefix\" means nothing with this dialect\n  take it out\n4:71: unknown key \"thnig\"\n  did you mean \"thing\"?",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h\"}, {name: C, dialect: plain, url: \"mqtt://h\", client_id: x}]\n",
+            "4:63: a second upstream \"C\"\n  the first is in line 4; give one of them another name\n",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h\"}, {name: d, dialect: plain, url: \"mqtt://h\"}]\n",
+            "4:87: \"d\" and \"c\" go to one place with one client id\n  give one of them another client_id\n",
+        ),
+        (
+            "upstream: [{name: c, dialect: plain, url: \"mqtt://h\", prefix: \"a/#\"}]\n",
+            "4:63: \"prefix\" cannot be \"a/#\"\n  write",
+        ),
+        (
+            "upstream: [{name: c, dialect: homeassistant, prefix: a}]\n",
+            "4:54: \"prefix\" needs a url\n  without one, it is the broker in here\n",
         ),
     ] {
         let found = parse(&format!("{head}{body}")).complaints;
@@ -379,5 +425,28 @@ fn a_users_file_is_read_and_checked() {
         let (users, complaints) = parse(&format!("schema: 1\nusers:\n  - {body}\n"));
         assert_eq!(complaints, expected, "{body}");
         assert!(users.is_none());
+    }
+}
+
+#[test]
+fn an_upstream_says_what_may_leave_the_site_in_either_form() {
+    let head = "schema: 1\ngateway: {id: g}\nupstream: [{name: c, dialect: plain, url: \"mqtt://h\", ";
+    for (body, include, exclude) in [
+        ("devices: [a, \"m*\"]", &["a", "m*"][..], &[][..]),
+        ("devices: {exclude: [a]}", &[], &["a"]),
+        ("devices: {include: [\"m*\"], exclude: [m1]}", &["m*"], &["m1"]),
+    ] {
+        let found = parse(&format!("{head}{body}}}]\n"));
+        assert_eq!(found.complaints, "", "{body}");
+        let config = found.config.unwrap();
+        let filter = &config.upstream[0].devices;
+        assert_eq!(
+            (
+                filter.include.iter().map(String::as_str).collect::<Vec<_>>(),
+                filter.exclude.iter().map(String::as_str).collect::<Vec<_>>()
+            ),
+            (include.to_vec(), exclude.to_vec()),
+            "{body}"
+        );
     }
 }

@@ -89,6 +89,15 @@ impl Profile {
         }
     }
 
+    /// The same for whoever may see only some of its properties. How it is spoken to and what is done with it (init,
+    /// commands, probe) is left out, for it may name the others.
+    #[must_use]
+    pub fn showing(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let properties = self.properties.iter().filter(|one| keep(one.name.as_str())).cloned().collect();
+        let (version, hash, meta) = (self.version.clone(), self.hash.clone(), self.meta.clone());
+        Self { version, hash, meta, groups: self.groups.clone(), ..Self::new(&self.id, properties) }
+    }
+
     /// The index of the property of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.properties.iter().position(|property| property.name.as_str() == name)
@@ -226,7 +235,7 @@ impl Access {
 }
 
 /// One property of a device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Property {
     /// Its name.
     pub name: PropertyName,
@@ -302,7 +311,7 @@ impl Property {
 }
 
 /// Where a property comes from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// Read from and written to a Modbus device.
     Modbus(modbus::Visitor),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use protocols::config::Limits;
 
+use super::Pulse;
 use super::access::Access;
 use super::codec::AckKind;
 use super::filter;
@@ -261,6 +262,13 @@ impl Core {
                 connected.door.close(reason);
             }
         }
+    }
+
+    /// How far a client is behind.
+    pub(super) fn pulse(&self, client: &str) -> Option<Pulse> {
+        let at = *self.by_client.get(client)?;
+        let session = self.sessions.get(at as usize)?.as_ref()?;
+        Some(Pulse { lost: session.lost, is_caught_up: session.cursors.is_empty() })
     }
 
     /// The gauges of [`Stats`].

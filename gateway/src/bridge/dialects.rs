@@ -1,0 +1,22 @@
+//! Which dialect an upstream speaks, and where its names come from.
+//!
+//! In: an upstream as configured, and what its dialect remembered. Out: the dialect.
+
+use std::collections::BTreeMap;
+
+use protocols::config::upstream::Upstream;
+use protocols::dialect::{Dialect, Unbuilt, build};
+
+/// Makes the dialect of an upstream.
+///
+/// # Errors
+/// When this program has no words for it.
+pub(super) fn make(upstream: &Upstream, memory: BTreeMap<String, String>) -> Result<Box<dyn Dialect>, Unbuilt> {
+    build(upstream, memory.into_iter().collect())
+}
+
+/// Where an upstream leads, as the store remembers it: with another place or other names there, its marks mean nothing.
+pub(super) fn target(upstream: &Upstream) -> String {
+    let Upstream { url, dialect, client_id, username, .. } = upstream;
+    format!("{url:?} {dialect:?} {client_id:?} {username:?}")
+}

@@ -134,7 +134,8 @@ impl Gateway {
         let around = bridge::Surroundings { store: store.clone(), broker: broker.clone(), clock, base: loaded.folder };
         let bridge = Bridge::start(&loaded.config, around);
         let config = loaded.config;
-        let gateway = Self { path, config, since, broker, store, twins, mappers, reloaded, bridge, devices, clock, stop };
+        let gateway =
+            Self { path, config, since, broker, store, twins, mappers, reloaded, bridge, devices, clock, stop };
         gateway.tell_devices();
         gateway.tell_status("online");
         info!(gateway = %gateway.config.id, devices = gateway.config.devices.len(), "started");
@@ -228,6 +229,7 @@ impl Gateway {
                     "profile": device.profile.label(),
                     "connection": device.connection,
                     "unit": device.unit,
+                    "radio": device.ble.is_some(),
                     "root": self.config.twin.root,
                 })
             })

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocols::config::{Config, Connection, Device};
+use protocols::config::{Config, Connection, Device, Wire as ProtocolWire};
 use protocols::profile::{Profile, Protocol};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(all(feature = "ble", target_os = "linux"))]
+use crate::ble::bluez::Bluez;
+use crate::ble::port::BlePort;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::host::{Host, Setup};
@@ -156,8 +159,11 @@ impl Wire {
     async fn watch_over(self, restarts: watch::Sender<u64>) {
         loop {
             let connection = Arc::clone(&self.connection);
-            let host = match self.connection.protocol {
-                Protocol::Serial => self.host(SerialPort::new(connection)),
+            let host = match (&self.connection.wire, self.connection.protocol) {
+                (ProtocolWire::Ble { adapter }, _) => {
+                    self.host(BlePort::new(&self.connection, self.clock, radio(adapter)))
+                }
+                (_, Protocol::Serial) => self.host(SerialPort::new(connection)),
                 _ => self.host(ModbusPort::new(connection)),
             };
             let ended = host.await;
@@ -181,6 +187,20 @@ fn add_unknown<'a>(all: &mut Vec<Arc<Profile>>, more: impl Iterator<Item = &'a A
             all.push(Arc::clone(profile));
         }
     }
+}
+
+/// The transport this program was built with.
+#[cfg(all(feature = "ble", target_os = "linux"))]
+fn radio(adapter: &str) -> Bluez {
+    Bluez::new(adapter)
+}
+
+/// A program without a transport says so when the radio is opened, and again and again.
+#[cfg(not(all(feature = "ble", target_os = "linux")))]
+fn radio(_adapter: &str) -> crate::ble::fake::FakeRadio {
+    let air = crate::ble::fake::Air::new();
+    air.mishaps(|mishaps| mishaps.open = Some(crate::ble::transport::BleError::NotBuilt));
+    air.radio()
 }
 
 fn devices_of(config: &Config, connection: &str) -> Vec<Arc<Device>> {

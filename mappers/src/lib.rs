@@ -1,8 +1,9 @@
 //! Tidegate's mappers: they touch devices, and know neither twin nor store.
 //!
-//! Rooms import only what stands before them: `clock, link, bus → port → modbus, serial → host → fleet`; `simulate` stands
+//! Rooms import only what stands before them: `clock, link, bus → port → modbus, serial, ble → host → fleet`; `simulate` stands
 //! beside `host`.
 
+pub mod ble;
 pub mod bus;
 pub mod clock;
 pub mod fleet;

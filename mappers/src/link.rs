@@ -111,6 +111,10 @@ impl Link {
         match wire {
             Wire::Tcp(address) | Wire::RtuOverTcp(address) => Self::connect(address, limit).await,
             Wire::Serial { port, line } => Self::serial(port, line),
+            Wire::Ble { adapter } => {
+                let text = "it is a radio, and no wire leads to it".to_owned();
+                Err(LinkError::UnknownHost { address: adapter.clone(), text })
+            }
         }
     }
 

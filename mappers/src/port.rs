@@ -222,6 +222,19 @@ pub trait Port: Send + 'static {
         std::future::pending()
     }
 
+    /// The host counts the device as away, because it was silent: what there is to say about that.
+    fn silent(&mut self, device: usize) -> Vec<Sample> {
+        let _ = device;
+        Vec::new()
+    }
+
+    /// Begins to gather who is in the air, or ends that and gives what was found, with the `profiles` that would fit.
+    /// `None` on a wire, which has no air.
+    fn survey(&mut self, begins: bool, profiles: &[Arc<Profile>]) -> Option<Vec<Value>> {
+        let _ = (begins, profiles);
+        None
+    }
+
     /// Takes what came unasked while something else was asked, without waiting; the oldest first.
     fn overheard(&mut self) -> Vec<Push> {
         Vec::new()

@@ -35,5 +35,11 @@ pub(crate) fn profile(properties: Vec<Property>, change: impl FnOnce(&mut Profil
 
 /// A device of unit 1 on the wire `bus1`.
 pub(crate) fn device(id: &str, profile: &Arc<Profile>) -> Arc<Device> {
-    Arc::new(Device { id: id.parse().unwrap(), profile: Arc::clone(profile), connection: "bus1".to_owned(), unit: 1 })
+    Arc::new(Device {
+        id: id.parse().unwrap(),
+        profile: Arc::clone(profile),
+        connection: "bus1".to_owned(),
+        unit: 1,
+        ble: None,
+    })
 }

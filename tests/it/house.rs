@@ -34,7 +34,14 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
     ),
     (
         "mappers",
-        &[&["clock", "link", "bus"], &["port"], &["modbus", "serial"], &["host", "simulate"], &["fleet"], &["samples"]],
+        &[
+            &["clock", "link", "bus"],
+            &["port"],
+            &["modbus", "serial", "ble"],
+            &["host", "simulate"],
+            &["fleet"],
+            &["samples"],
+        ],
     ),
     (
         "gateway",

@@ -8,6 +8,10 @@ mod house;
 /// The installation most tests use.
 mod installation;
 
+/// A gateway with a radio, in the rig and beside it.
+mod ble_gateway;
+/// Every Bluetooth transport keeps to one suite.
+mod ble_transport;
 /// Twins in step with another broker.
 mod bridge;
 /// The broker as mosquitto's clients and Paho see it.

@@ -42,6 +42,7 @@ pub fn binary() -> &'static Path {
 /// A folder with the files of one installation.
 pub struct Home {
     folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Default for Home {
@@ -53,7 +54,12 @@ impl Default for Home {
 impl Home {
     /// An empty folder.
     pub fn new() -> Self {
-        Self { folder: TempDir::new().expect("there is room for a folder") }
+        Self { folder: TempDir::new().expect("there is room for a folder"), environment: Vec::new() }
+    }
+
+    /// Whatever runs here finds this in its environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// A folder with this `gateway.yaml`.
@@ -84,7 +90,7 @@ impl Home {
 
     /// Starts the gateway here and waits until it serves.
     pub fn start(&self) -> Gateway {
-        Gateway::start(self.path(), &["run", "-c", "gateway.yaml"])
+        Gateway::start_in(self.path(), &["run", "-c", "gateway.yaml"], &self.environment)
     }
 }
 
@@ -99,8 +105,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts `tidegate` with these words in a folder and waits until it says that it is ready.
     pub fn start(folder: &Path, words: &[&str]) -> Self {
+        Self::start_in(folder, words, &[])
+    }
+
+    fn start_in(folder: &Path, words: &[&str], environment: &[(String, String)]) -> Self {
         let mut command = Command::new(binary());
         command.args(words).current_dir(folder).env("NO_COLOR", "1");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("tidegate can be started");
         let output = collect(child.stdout.take().expect("standard output is piped"));

@@ -3,6 +3,10 @@
 //! Everything is a process of its own and is ended by whoever holds it. A peer that is not installed is a failure with
 //! the remedy in it, never a skipped test.
 
+pub mod ble;
+pub mod ble_home;
+pub mod ble_story;
+pub mod ble_suite;
 pub mod gateway;
 pub mod mqtt;
 pub mod net;

@@ -49,8 +49,14 @@ enum Action {
 
 #[derive(Args, Debug)]
 struct Scan {
-    /// The connection, as the configuration names it.
-    connection: String,
+    /// The connection, as the configuration names it; with --ble the only radio when absent.
+    connection: Option<String>,
+    /// List what is in the air around a Bluetooth radio, decoded, with the profiles that would fit.
+    #[arg(long)]
+    ble: bool,
+    /// With --ble: how long to listen, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=120))]
+    seconds: u32,
     /// The first unit.
     #[arg(long, default_value_t = 1)]
     from: u8,
@@ -131,6 +137,9 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     match command.action {
         Action::List => list(&mut client, command.json, screen).await,
         Action::Show { device } => show(&mut client, &command.root, &device, command.json, screen).await,
+        Action::Scan(scan) if scan.ble => {
+            super::air::run(&mut client, scan.connection.as_deref(), scan.seconds, command.json, screen).await
+        }
         Action::Scan(scan) => look_around(&mut client, &scan, command.json, screen).await,
         Action::Read(read) => {
             let answer = ask(&mut client, &read.device, &read.request()).await?;
@@ -144,14 +153,14 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
 }
 
 /// What the gateway says of its devices: the retained list.
-async fn devices(client: &mut Client) -> Result<Vec<Value>, Failure> {
+pub(super) async fn devices(client: &mut Client) -> Result<Vec<Value>, Failure> {
     let all = client.retained(&[crate::run::DEVICES_TOPIC.to_owned()]).await?;
     let list = all.first().and_then(|(_, payload)| serde_json::from_slice::<Value>(payload).ok());
     let list = list.and_then(|list| list.get("devices").and_then(Value::as_array).cloned());
     list.ok_or_else(|| Failure::new(Kind::Unreachable, "this broker has no list of devices; is it a Tidegate?"))
 }
 
-fn field<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn field<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or("")
 }
 
@@ -214,7 +223,7 @@ async fn ask(client: &mut Client, device: &str, request: &Value) -> Result<Value
 }
 
 /// Why an answer is a refusal, if it is one.
-fn refused(answer: &Value) -> Option<(Kind, &str)> {
+pub(super) fn refused(answer: &Value) -> Option<(Kind, &str)> {
     if answer.get("ok").and_then(Value::as_bool) != Some(false) {
         return None;
     }
@@ -310,13 +319,10 @@ async fn look_around(client: &mut Client, scan: &Scan, json: bool, screen: &mut 
         let text = format!("there is nothing from unit {} to unit {}", scan.from, scan.to);
         return Err(Failure::new(Kind::Usage, text));
     }
-    let statuses = client.retained(&[topic::connection_status("+")]).await?;
-    let names = statuses.iter().filter_map(|(topic, _)| topic.split('/').nth(2));
-    let names: Vec<&str> = names.collect();
-    if !names.contains(&scan.connection.as_str()) {
-        return Err(Failure::new(Kind::Data, format!("there is no connection {}", scan.connection))
-            .hint(format!("the gateway has: {}", names.join(", "))));
-    }
+    let Some(connection) = &scan.connection else {
+        return Err(Failure::new(Kind::Usage, "name the connection, or say --ble for a radio".to_owned()));
+    };
+    known_connection(client, connection).await?;
     let target = if screen.is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let units = u64::from(scan.to.saturating_sub(scan.from)) + 1;
     let style = ProgressStyle::with_template("{bar:30} unit {pos} of {len}, {msg}")
@@ -324,11 +330,11 @@ async fn look_around(client: &mut Client, scan: &Scan, json: bool, screen: &mut 
     let bar = ProgressBar::with_draw_target(Some(units), target).with_style(style).with_message("nothing found yet");
     client.listen_for_replies().await?;
     let request = json!({"id": "cli", "op": "scan", "from": scan.from, "to": scan.to});
-    client.ask(&topic::connection_request(&scan.connection), request.to_string()).await?;
+    client.ask(&topic::connection_request(connection), request.to_string()).await?;
     let mut found = Vec::new();
     loop {
         let Some(message) = client.next(Instant::now() + SILENCE).await? else {
-            return Err(Failure::new(Kind::TryAgain, format!("connection {} does not answer", scan.connection))
+            return Err(Failure::new(Kind::TryAgain, format!("connection {connection} does not answer"))
                 .hint("`tidegate status` lists the connections"));
         };
         if !client.is_reply(&message) {
@@ -363,6 +369,20 @@ async fn look_around(client: &mut Client, scan: &Scan, json: bool, screen: &mut 
     Ok(screen.table(&["UNIT", "IDENTITY", "PROFILES THAT FIT"], &rows)?)
 }
 
+/// Whether the gateway has a connection of that name.
+///
+/// # Errors
+/// With the names it has, when not.
+pub(super) async fn known_connection(client: &mut Client, name: &str) -> Result<(), Failure> {
+    let statuses = client.retained(&[topic::connection_status("+")]).await?;
+    let names: Vec<&str> = statuses.iter().filter_map(|(topic, _)| topic.split('/').nth(2)).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Data, format!("there is no connection {name}"))
+        .hint(format!("the gateway has: {}", names.join(", "))))
+}
+
 /// Vendor, product and whatever else the device says of itself.
 fn identity(device: &Value) -> String {
     let objects = device.pointer("/identity/objects").and_then(Value::as_object);
@@ -370,7 +390,7 @@ fn identity(device: &Value) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn list_of_words(value: &Value) -> String {
+pub(super) fn list_of_words(value: &Value) -> String {
     let words = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     words.collect::<Vec<_>>().join(" ")
 }

@@ -2,6 +2,7 @@
 //!
 //! In: words. Out: an exit code; what went wrong is one [`Failure`]. Only `main` prints failures.
 
+mod air;
 mod check;
 mod client;
 mod demo;

@@ -62,5 +62,7 @@ pub(super) fn probes(folders: &[PathBuf]) -> Vec<Arc<Profile>> {
     let ids: Vec<String> = library.ids().map(str::to_owned).collect();
     let mut resolve = |id: &String| resolve(&mut library, id, None, &mut Complaints::new());
     let profiles = ids.iter().filter_map(|id| Some(resolve(id)?.profile));
-    profiles.filter(|profile| profile.probe.is_some()).collect()
+    let mut probes: Vec<Arc<Profile>> = profiles.filter(|profile| profile.probe.is_some()).collect();
+    probes.extend(library.air().profiles().iter().cloned());
+    probes
 }

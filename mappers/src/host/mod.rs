@@ -38,8 +38,8 @@ use voice::Voice;
 const ACK_LOOK_MS: u64 = 100;
 /// The longest rest, in milliseconds: the wire's status is looked at that often.
 const REST_MS: u64 = 5_000;
-/// The longest pause between two tries to open a serial port, in milliseconds: an adapter that is plugged in again is
-/// polled within five seconds, its first answers included.
+/// The longest pause between two tries to open a serial port or a radio, in milliseconds: an adapter that is plugged in
+/// again is polled within five seconds, its first answers included.
 const SERIAL_REOPEN_MS: u64 = 3_000;
 /// Messages that may wait for the bus, besides those of one round of reads, before polls are put off …
 const BEHIND_MESSAGES: usize = 2;
@@ -102,7 +102,8 @@ impl<P: Port> Host<P> {
     /// Puts a host together; [`Host::run`] sets it going.
     pub fn new(setup: Setup<P>) -> Self {
         let Setup { connection, port, bus, root, devices, probes, clock, stop } = setup;
-        let cap = if matches!(connection.wire, Wire::Serial { .. }) { SERIAL_REOPEN_MS } else { TCP_REOPEN_MS };
+        let is_plugged = matches!(connection.wire, Wire::Serial { .. } | Wire::Ble { .. });
+        let cap = if is_plugged { SERIAL_REOPEN_MS } else { TCP_REOPEN_MS };
         Self {
             clock,
             port,
@@ -454,6 +455,8 @@ impl<P: Port> Host<P> {
         for device in self.poll.on_time(now.tick) {
             let silent = self.unit(device).and_then(|unit| unit.device.profile.silence()).unwrap_or_default();
             self.on_away(device, Why::Timeout, &format!("nothing was heard for {} s", silent.as_secs_f64()));
+            let samples = self.port.silent(device);
+            self.take_samples(device, samples);
         }
         for device in 0..self.units.len() {
             let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { continue };

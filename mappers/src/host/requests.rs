@@ -7,6 +7,7 @@
 //! {"id":"r1","op":"read","device":"meter-1","property":"voltage"}
 //! {"id":"r2","op":"read","unit":1,"table":"holding","address":0,"count":2}
 //! {"id":"r3","op":"scan","from":1,"to":247}
+//! {"id":"r4","op":"scan","seconds":10}                    on a radio: who is in the air
 //! → {"id":"r1","ok":true,"result":{"value":230.1,"quality":"good"}}
 //! → {"id":"r3","progress":{"address":20,"to":247},"found":[…]}, then {"id":"r3","ok":true,"result":{"found":[…]}}
 //! ```
@@ -32,6 +33,9 @@ const PROGRESS_EVERY: u8 = 16;
 /// Addresses a scan may try: every unit id there is.
 const SCAN_MAX: u8 = 247;
 
+/// The longest a survey of the air may take, in seconds; devices that are asleep for longer are not found.
+const SURVEY_MAX_S: u32 = 120;
+
 /// A request as it is written.
 #[derive(Clone, Debug, Deserialize)]
 struct Request {
@@ -50,6 +54,8 @@ struct Request {
     from: u8,
     #[serde(default = "last")]
     to: u8,
+    #[serde(default = "survey")]
+    seconds: u32,
     #[serde(flatten)]
     rest: serde_json::Map<String, Value>,
 }
@@ -60,6 +66,10 @@ fn one() -> u8 {
 
 fn last() -> u8 {
     SCAN_MAX
+}
+
+fn survey() -> u32 {
+    10
 }
 
 /// Where an answer goes.
@@ -74,6 +84,7 @@ struct Reply {
 #[derive(Debug)]
 enum Work {
     Scan { next: u16, to: u8, found: Vec<Value>, profiles: Vec<Arc<Profile>> },
+    Survey,
     Command { device: usize, name: String, next: usize, results: Vec<Value> },
 }
 
@@ -126,6 +137,10 @@ impl<P: Port> Host<P> {
         if let Some((work, reply, _)) = self.desk.work.take_if(|(_, _, at)| *at <= now) {
             match work {
                 Work::Scan { next, to, found, profiles } => self.scan_step(next, to, found, profiles, reply).await,
+                Work::Survey => {
+                    let found = self.port.survey(false, &(self.probes)());
+                    self.accept(&reply, json!({"found": found}));
+                }
                 Work::Command { device, name, next, results } => {
                     self.command_step(device, name, next, results, reply).await;
                 }
@@ -149,6 +164,11 @@ impl<P: Port> Host<P> {
                 self.property_request(request).await.map(Some)
             }
             "read" | "write" => self.raw_request(request).await.map(Some),
+            "scan" if self.desk.work.is_none() && self.port.survey(true, &[]).is_some() => {
+                let until = self.clock.tick() + u64::from(request.seconds.clamp(1, SURVEY_MAX_S)) * 1_000;
+                self.desk.work = Some((Work::Survey, reply.clone(), until));
+                Ok(None)
+            }
             "scan" => self.begin(request, reply, |host| {
                 let (next, to) = (u16::from(request.from), request.to.min(SCAN_MAX));
                 Ok(Work::Scan { next, to, found: Vec::new(), profiles: (host.probes)() })

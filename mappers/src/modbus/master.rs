@@ -169,7 +169,7 @@ impl Master {
     pub fn new(connection: Arc<Connection>) -> Self {
         let character = match &connection.wire {
             Wire::Serial { line, .. } => character(line),
-            Wire::Tcp(_) | Wire::RtuOverTcp(_) => Duration::ZERO,
+            Wire::Tcp(_) | Wire::RtuOverTcp(_) | Wire::Ble { .. } => Duration::ZERO,
         };
         Self {
             connection,
@@ -273,7 +273,7 @@ impl Master {
         }
         let result = match self.connection.wire {
             Wire::Tcp(_) => self.call_tcp(target, request).await,
-            Wire::RtuOverTcp(_) | Wire::Serial { .. } => self.call_rtu(target, request).await,
+            Wire::RtuOverTcp(_) | Wire::Serial { .. } | Wire::Ble { .. } => self.call_rtu(target, request).await,
         };
         // A broadcast that went out is no answer.
         if target.unit != 0 || matches!(self.connection.wire, Wire::Tcp(_)) || result.is_err() {
@@ -296,7 +296,7 @@ impl Master {
                 let close = match self.connection.wire {
                     Wire::Tcp(_) => self.silent >= SILENT_TCP,
                     // What the converter still holds for the old connection does not reach a new one.
-                    Wire::RtuOverTcp(_) => true,
+                    Wire::RtuOverTcp(_) | Wire::Ble { .. } => true,
                     Wire::Serial { .. } => self.silent >= SILENT_SERIAL,
                 };
                 if close {
@@ -319,6 +319,7 @@ impl Master {
         let place = || match &self.connection.wire {
             Wire::Tcp(address) | Wire::RtuOverTcp(address) => address.clone(),
             Wire::Serial { port, .. } => port.clone(),
+            Wire::Ble { adapter } => adapter.clone(),
         };
         match &mut self.link {
             Some(link) => Ok(link),

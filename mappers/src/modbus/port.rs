@@ -232,7 +232,7 @@ impl ModbusPort {
     /// A port for a wire that is not open yet.
     pub fn new(connection: Arc<Connection>) -> Self {
         let gap = match &connection.wire {
-            Wire::Tcp(_) => gap_for_line(None, Duration::ZERO),
+            Wire::Tcp(_) | Wire::Ble { .. } => gap_for_line(None, Duration::ZERO),
             Wire::RtuOverTcp(_) => gap_for_line(Some(UNKNOWN_BAUD), TURNAROUND),
             Wire::Serial { line, .. } => gap_for_line(Some(line.baud), TURNAROUND),
         };
@@ -365,7 +365,7 @@ impl Port for ModbusPort {
     fn width(&self) -> usize {
         match self.connection.wire {
             Wire::Tcp(_) => usize::from(self.connection.in_flight.max(1)),
-            Wire::RtuOverTcp(_) | Wire::Serial { .. } => 1,
+            Wire::RtuOverTcp(_) | Wire::Serial { .. } | Wire::Ble { .. } => 1,
         }
     }
 

@@ -48,7 +48,7 @@ fn device(text: &str) -> Arc<Device> {
     let wish = Wish { profile: &id, place: &place, params: None, over: None, is_unsafe: false };
     let profile = library.resolve(&wish, &mut complaints).map(|resolved| resolved.profile);
     let profile = profile.unwrap_or_else(|| panic!("{:?}", complaints.into_sorted()));
-    Arc::new(Device { id: "d".parse().unwrap(), profile, connection: "w".to_owned(), unit: 1 })
+    Arc::new(Device { id: "d".parse().unwrap(), profile, connection: "w".to_owned(), unit: 1, ble: None })
 }
 
 fn port(wire: Wire, echo: bool, text: &str) -> SerialPort {

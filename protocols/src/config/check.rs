@@ -63,6 +63,7 @@ impl Reader<'_> {
         for connection in connections.values().flatten() {
             let (end, is_serial) = match &connection.wire {
                 Wire::Serial { port, .. } => (port.as_str(), true),
+                Wire::Ble { adapter } => (adapter.as_str(), true),
                 Wire::Tcp(address) | Wire::RtuOverTcp(address) => (address.as_str(), false),
             };
             let Some(other) = seen.insert(end, &connection.name) else { continue };
@@ -132,12 +133,6 @@ impl Reader<'_> {
     /// What may stand in the file and does nothing yet; nobody shall wait for it.
     pub(super) fn warn_of_what_is_not_served(&mut self) {
         let tree = self.tree;
-        for entry in tree.get("connections").map(Node::entries).unwrap_or_default() {
-            for kind in entry.value.entries().iter().filter(|kind| ["ble"].contains(&kind.key.as_str())) {
-                let message = format!("this version does not serve {} connections yet", kind.key);
-                self.warnings.add(&entry.key_place, message, "it is checked and left alone; no device can use it");
-            }
-        }
         if let Some(web) = tree.entry("web") {
             let message = "this version does not serve the web page yet";
             self.warnings.add(&web.key_place, message, "it is checked and left alone; nothing listens there");

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use read::{FileKind, folders, gateway, kind_of, named_files, secret_files};
 
+use crate::ble::Identity;
 use crate::name::DeviceId;
 use crate::profile::{Profile, Protocol, SerialLine};
 
@@ -182,6 +183,11 @@ pub enum Wire {
         /// Its settings.
         line: SerialLine,
     },
+    /// A Bluetooth Low Energy radio.
+    Ble {
+        /// The adapter, such as `hci0`.
+        adapter: String,
+    },
 }
 
 /// One device of an installation.
@@ -195,6 +201,8 @@ pub struct Device {
     pub connection: String,
     /// Its unit id on that wire, 0..=255.
     pub unit: u8,
+    /// What a Bluetooth device has for itself: its address and its keys.
+    pub ble: Option<Identity>,
 }
 
 impl PartialEq for Device {
@@ -202,6 +210,7 @@ impl PartialEq for Device {
         self.id == other.id
             && self.connection == other.connection
             && self.unit == other.unit
+            && self.ble == other.ble
             && self.profile.hash == other.profile.hash
     }
 }

@@ -206,8 +206,7 @@ pub(super) struct RawConnection {
     /// A serial line that does not speak Modbus.
     pub(super) serial: Option<RawSerialWire>,
     /// A Bluetooth Low Energy radio.
-    #[serde(rename = "ble")]
-    _ble: Option<RawRadio>,
+    pub(super) ble: Option<RawRadio>,
 }
 
 /// A Modbus wire: one of serial, tcp, rtu_over_tcp.
@@ -309,10 +308,9 @@ pub(super) struct RawSerialWire {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRadio {
-    /// The adapter.
-    #[serde(rename = "adapter")]
-    #[schemars(extend("examples" = ["hci0"]))]
-    _adapter: Option<String>,
+    /// The adapter; hci0 when absent.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,32}$"), extend("examples" = ["hci0"]))]
+    pub(super) adapter: Option<String>,
 }
 
 /// One device.

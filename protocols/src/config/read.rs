@@ -149,10 +149,11 @@ impl Reader<'_> {
         let mut connections = Connections::new();
         for entry in tree.get("connections").map(Node::entries).unwrap_or_default() {
             let raw: Option<RawConnection> = serde_json::from_value(entry.value.to_json()).ok();
-            let wire = raw.and_then(|raw| match (raw.modbus, raw.serial) {
-                (Some(raw), _) => self.connection(&entry.key, &raw, &entry.value),
-                (None, Some(raw)) => self.serial_connection(&entry.key, &raw, &entry.value),
-                (None, None) => None,
+            let wire = raw.and_then(|raw| match (raw.modbus, raw.serial, raw.ble) {
+                (Some(raw), ..) => self.connection(&entry.key, &raw, &entry.value),
+                (None, Some(raw), _) => self.serial_connection(&entry.key, &raw, &entry.value),
+                (None, None, Some(radio)) => Some(radio_of(&entry.key, radio.adapter)),
+                (None, None, None) => None,
             });
             connections.insert(entry.key.clone(), wire.map(Arc::new));
         }
@@ -241,7 +242,7 @@ impl Reader<'_> {
         }
         let spot = Spot { device: None, connection: connection.clone(), unit: resolved.unit };
         let Some(id) = text("id").and_then(|id| id.parse().ok()) else { return Some(spot) };
-        let device = Device { id, profile: resolved.profile, connection, unit: resolved.unit };
+        let device = Device { id, profile: resolved.profile, connection, unit: resolved.unit, ble: resolved.ble };
         Some(Spot { device: Some(Arc::new(device)), ..spot })
     }
 
@@ -249,13 +250,8 @@ impl Reader<'_> {
     fn wire(&mut self, name: &str, place: &Place, connections: &Connections) -> Option<String> {
         match connections.get(name) {
             Some(Some(_)) => return Some(name.to_owned()),
-            Some(None) => {
-                let node = self.tree.find(&["connections", name]);
-                if let Some(kind) = ["ble"].into_iter().find(|kind| node.is_some_and(|node| node.get(kind).is_some())) {
-                    let message = format!("\"{name}\" is a {kind} connection, which this version cannot run");
-                    self.complaints.add(place, message, "take the device out for now, or use a modbus connection");
-                }
-            }
+            // What is wrong with it was told where it stands.
+            Some(None) => {}
             None => {
                 let known = || connections.keys().map(String::as_str);
                 let hint = match (nearest(name, known()), connections.is_empty()) {
@@ -267,6 +263,21 @@ impl Reader<'_> {
             }
         }
         None
+    }
+}
+
+/// The adapter of a connection that names none.
+const DEFAULT_ADAPTER: &str = "hci0";
+
+fn radio_of(name: &str, adapter: Option<String>) -> Connection {
+    Connection {
+        name: name.to_owned(),
+        wire: Wire::Ble { adapter: adapter.unwrap_or_else(|| DEFAULT_ADAPTER.to_owned()) },
+        protocol: Protocol::Ble,
+        timeout: DEFAULT_TIMEOUT,
+        delay: Duration::ZERO,
+        echo: false,
+        in_flight: 1,
     }
 }
 

@@ -69,8 +69,7 @@ fn the_contracts_example_is_read_as_it_stands() {
     assert_eq!(complaints, "");
     assert_eq!(
         warnings,
-        "16:3: this version does not serve ble connections yet\n  it is checked and left alone; no device can use it\n\
-         22:1: this version does not serve the web page yet\n  it is checked and left alone; nothing listens there\n"
+        "22:1: this version does not serve the web page yet\n  it is checked and left alone; nothing listens there\n"
     );
     let config = config.unwrap();
     assert_eq!((config.id.as_str(), config.data.as_str()), ("plant-7", "/var/lib/tidegate"));
@@ -80,7 +79,7 @@ fn the_contracts_example_is_read_as_it_stands() {
     assert_eq!(config.broker.limits, Limits::default());
     assert_eq!((config.twin.root.as_str(), config.twin.flush), ("twin", Duration::from_secs(5)));
     // The connections this version cannot hold are checked and left out.
-    assert_eq!(config.connections.keys().collect::<Vec<_>>(), ["bus1", "gps", "plc"]);
+    assert_eq!(config.connections.keys().collect::<Vec<_>>(), ["bus1", "gps", "plc", "radio"]);
     assert_eq!(config.connections["bus1"].timeout, Duration::from_millis(500));
     assert_eq!(config.connections["plc"].wire, Wire::Tcp("192.168.1.10:502".to_owned()));
     let [one, two] = config.devices.as_slice() else { panic!("two devices") };
@@ -448,5 +447,28 @@ fn an_upstream_says_what_may_leave_the_site_in_either_form() {
             (include.to_vec(), exclude.to_vec()),
             "{body}"
         );
+    }
+}
+
+#[test]
+fn a_radio_has_an_adapter_of_its_own_and_devices_that_speak_bluetooth() {
+    let head = "schema: 1\ngateway: {id: g}\n";
+    let adapter = |text: &str| {
+        let read = parse(&format!("{head}{text}"));
+        let config = read.config.unwrap_or_else(|| panic!("{}", read.complaints));
+        config.connections.get("radio").map(|connection| connection.wire.clone())
+    };
+    let ble = |adapter: &str| Some(Wire::Ble { adapter: adapter.to_owned() });
+    assert_eq!(adapter("connections: {radio: {ble: {}}}\n"), ble("hci0"));
+    assert_eq!(adapter("connections: {radio: {ble: {adapter: hci1}}}\n"), ble("hci1"));
+    for (text, expected) in [
+        ("connections: {a: {ble: {}}, b: {ble: {adapter: hci0}}}\n", "\"b\" and \"a\" both lead to hci0"),
+        (
+            "connections: {radio: {ble: {}}}\ndevices: [{id: m, profile: eastron.sdm630, connection: radio}]\n",
+            "\"eastron.sdm630\" is a modbus profile, but \"radio\" is a ble connection",
+        ),
+    ] {
+        let complaints = parse(&format!("{head}{text}")).complaints;
+        assert!(complaints.contains(expected), "{complaints}");
     }
 }

@@ -352,7 +352,8 @@ impl Source {
         match self {
             Self::Modbus(_) => true,
             Self::Serial(visit) => visit.request.is_some(),
-            Self::Ble(visit) => matches!(&visit.from, ble::Origin::Gatt(place) if place.is_read),
+            // A radio's mapper visits its devices by itself, when their profile says so.
+            Self::Ble(_) => false,
             Self::Computed(_) | Self::Alarm(_) => false,
         }
     }

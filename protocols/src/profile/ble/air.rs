@@ -16,8 +16,14 @@ use crate::value::Now;
 pub struct Air(Vec<Arc<Profile>>);
 
 impl Air {
-    pub(in crate::profile) fn new(profiles: Vec<Arc<Profile>>) -> Self {
-        Self(profiles)
+    /// Of these, those that are about Bluetooth.
+    pub fn new(profiles: Vec<Arc<Profile>>) -> Self {
+        Self(profiles.into_iter().filter(|profile| profile.ble.is_some()).collect())
+    }
+
+    /// The profiles.
+    pub fn profiles(&self) -> &[Arc<Profile>] {
+        &self.0
     }
 
     /// The ids of the profiles whose `match` fits and that make something of an advertisement without a key: the one that

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs a program in the Bluetooth rig, as root of a kernel of its own.
+#
+#   run.sh KERNEL FOLDER PROGRAM WORD [NAME=value…]
+#
+# The program's output is in FOLDER/program.log afterwards; the exit status is the program's, 99 when the kernel did not get
+# that far. The guest's root is this machine's file system: "ro" must stay, or the guest writes here.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+kernel=$1 folder=$2 program=$3 word=$4
+shift 4
+rm -f "$folder/rc"
+"$kernel" mem=640M root=/dev/root rootfstype=hostfs rootflags=/ ro init="$here/init.sh" con=null con0=null,fd:1 loglevel=5 panic=-1 \
+    RIG_OUT="$folder" RIG_PROGRAM="$program" RIG_WORD="$word" "$@" < /dev/null > "$folder/console.log" 2>&1 || true
+exit "$(cat "$folder/rc" 2>/dev/null || echo 99)"

@@ -118,9 +118,9 @@ fn what_this_version_does_not_serve_is_a_warning_and_no_error() {
     let places: Vec<_> =
         report.warnings.iter().map(|warning| (warning.line, warning.column, warning.message.as_str())).collect();
     assert_eq!(places, [(4, 1, "this version does not serve the web page yet"),]);
-    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
     assert!(report.to_text().contains("gateway.yaml:4:1: warning: this version does not serve the web page yet"));
-    assert_eq!(load(&folder.path("gateway.yaml")).map(|loaded| loaded.warnings.len()).ok(), Some(3));
+    assert_eq!(load(&folder.path("gateway.yaml")).map(|loaded| loaded.warnings.len()).ok(), Some(1));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn every_built_in_profile_passes_its_own_check_and_has_tests() {
         assert_eq!(complaints.into_sorted(), [], "{id}");
         let outcome = library.test(id);
         assert_eq!(outcome.failed, [], "{id}");
-        assert!(outcome.passed + outcome.skipped > 0, "{id} has no golden tests");
+        assert!(outcome.passed > 0, "{id} has no golden tests");
     }
 }
 

@@ -284,3 +284,45 @@ fn kubeedges_other_topics_pass_and_its_answers_are_the_gateways_alone() {
     assert!(watch.all().iter().all(|message| !refused.contains(&message.topic.as_str())));
     gateway.stop();
 }
+
+#[test]
+fn modbus_devices_of_a_cluster_become_profiles_that_check() {
+    let home = Home::new();
+    home.write(
+        "boiler.yaml",
+        r#"apiVersion: devices.kubeedge.io/v1beta1
+kind: DeviceModel
+metadata: {name: boiler}
+spec:
+  properties:
+    - {name: setpoint, type: INT, accessMode: ReadWrite, minimum: "5", maximum: "30"}
+---
+apiVersion: devices.kubeedge.io/v1beta1
+kind: Device
+metadata: {name: plc-1}
+spec:
+  deviceModelRef: {name: boiler}
+  protocol: {protocolName: modbus, configData: {ip: 172.17.0.3, port: 1502, slaveID: 4}}
+  properties:
+    - name: setpoint
+      visitors: {protocolName: modbus, configData: {register: HoldingRegister, offset: 7, limit: 1, scale: 1}}
+      pushMethod: {mqtt: {address: "tcp://127.0.0.1:1883", topic: temp}}
+"#,
+    );
+    let import = home.tidegate(&["profile", "import", "kubeedge", "boiler.yaml"]);
+    let said = String::from_utf8_lossy(&import.stdout).into_owned();
+    assert!(import.status.success(), "{said}{}", String::from_utf8_lossy(&import.stderr));
+    assert!(
+        said.contains("boiler.yaml:17:7: device plc-1, property setpoint: pushMethod has no counterpart"),
+        "{said}"
+    );
+    let list = std::fs::read_to_string(home.path().join("devices.kubeedge.yaml")).unwrap();
+    home.write("gateway.yaml", &format!("schema: 1\ngateway: {{id: g}}\nprofiles: [profiles]\n{list}"));
+    let check = home.tidegate(&["check"]);
+    assert!(check.status.success(), "{list}{}", String::from_utf8_lossy(&check.stdout));
+    // A second import does not write over the first.
+    let again = home.tidegate(&["profile", "import", "kubeedge", "boiler.yaml"]);
+    assert_eq!(again.status.code(), Some(74));
+    home.write("pod.yaml", "a: [");
+    assert_eq!(home.tidegate(&["profile", "import", "kubeedge", "pod.yaml"]).status.code(), Some(65));
+}

@@ -128,7 +128,7 @@ fn air(story: &Story) {
     assert_eq!(line["says"][0]["format"], "bthome2", "{line}");
     let fits = line["profiles"].as_array().cloned().unwrap_or_default();
     assert!(fits.contains(&json!("test.sensor")), "{line}");
-    let table = story.home.tidegate(&["device", "scan", "--ble", "--seconds", "2", "--broker", &url]);
+    let table = story.home.tidegate(&["device", "scan", "--ble", "--seconds", "5", "--broker", &url]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains("bthome2: ") && table.contains("temperature -12.5 Cel"), "{table}");
 }

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::ble::{BTHOME, LOCK, PASSKEY, SENSOR, Stage, TWIN};
 
-/// How long a thing may take that should happen at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+/// How long a thing may take that should happen at once, on a busy machine that plays a machine.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A characteristic of the twin or the lock in the services `…9cc5` and `…9cd5`.
 fn own(service: u8, characteristic: u8) -> CharRef {

@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod failure;
 mod mapper;
+mod profile;
 mod run;
 mod schema;
 mod screen;
@@ -42,6 +43,8 @@ enum Noun {
     Demo(demo::Command),
     /// Checks configuration and profiles, and runs the profiles' own tests.
     Check(check::Command),
+    /// Makes profiles out of what other systems have.
+    Profile(profile::Command),
     /// Prints a JSON Schema, for editors.
     Schema(schema::Command),
     /// Plays a device of a profile, with faults on request.
@@ -74,6 +77,7 @@ pub fn main() -> Result<(), Failure> {
     }
     match words.noun {
         Noun::Check(command) => check::run(command, &mut screen),
+        Noun::Profile(command) => profile::run(command, &mut screen),
         Noun::Schema(command) => schema::run(&command, &mut screen),
         Noun::User(command) => user::run(command, &mut screen),
         Noun::Completions(command) => shell::completions(&command, &mut Tidegate::command()),

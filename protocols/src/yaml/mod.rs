@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use complaint::{Complaint, Complaints, nearest, quoted_list};
 pub use prune::{Told, prune_gaps, prune_whole, without_told};
-pub use read::read;
+pub use read::{read, read_all};
 use serde_json::{Number, Value};
 pub use walk::{Strictness, walk};
 

@@ -16,6 +16,16 @@ const KEY_DIGITS: usize = 24;
 /// Reads a file. Gives no tree where the text is no YAML or breaks a bound; a tree and complaints where keys stand
 /// twice, so that the rest can be checked as well.
 pub fn read(file: &str, text: &str, complaints: &mut Complaints) -> Option<Node> {
+    documents(file, text, false, complaints)?.pop()
+}
+
+/// Reads a file of any number of documents, as Kubernetes writes them; empty ones are passed over. Gives none where
+/// the text is no YAML or breaks a bound.
+pub fn read_all(file: &str, text: &str, complaints: &mut Complaints) -> Vec<Node> {
+    documents(file, text, true, complaints).unwrap_or_default()
+}
+
+fn documents(file: &str, text: &str, many: bool, complaints: &mut Complaints) -> Option<Vec<Node>> {
     let file: Arc<str> = file.into();
     let top = Place { file: Arc::clone(&file), line: 1, column: 1 };
     if text.len() > FILE_BYTES {
@@ -24,8 +34,16 @@ pub fn read(file: &str, text: &str, complaints: &mut Complaints) -> Option<Node>
         return None;
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder =
-        Builder { file, complaints, open: Vec::new(), anchors: BTreeMap::new(), nodes: 0, root: None, documents: 0 };
+    let mut builder = Builder {
+        file,
+        complaints,
+        many,
+        open: Vec::new(),
+        anchors: BTreeMap::new(),
+        nodes: 0,
+        roots: Vec::new(),
+        documents: 0,
+    };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
@@ -39,13 +57,14 @@ pub fn read(file: &str, text: &str, complaints: &mut Complaints) -> Option<Node>
             return None;
         }
     }
-    match builder.root.take() {
-        Some(root) if !root.is_null() => Some(root),
-        _ => {
-            complaints.add(&top, "the file is empty", "begin with \"schema: 1\"");
-            None
-        }
+    let mut roots = builder.roots;
+    roots.retain(|root| !root.is_null());
+    if roots.is_empty() {
+        let hint = if many { "it should hold at least one document" } else { "begin with \"schema: 1\"" };
+        complaints.add(&top, "the file is empty", hint);
+        return None;
     }
+    Some(roots)
 }
 
 /// Reading cannot go on; the complaint is made.
@@ -65,10 +84,12 @@ struct Frame {
 struct Builder<'a> {
     file: Arc<str>,
     complaints: &'a mut Complaints,
+    /// Several documents are allowed.
+    many: bool,
     open: Vec<Frame>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
-    root: Option<Node>,
+    roots: Vec<Node>,
     documents: usize,
 }
 
@@ -83,7 +104,7 @@ impl Builder<'_> {
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;
-                if self.documents > 1 {
+                if self.documents > 1 && !self.many {
                     self.complaints.add(&place, "a second document begins here", "write one document in a file");
                     return Err(Stop);
                 }
@@ -187,7 +208,7 @@ impl Builder<'_> {
 
     fn attach(&mut self, node: Node) -> Result<(), Stop> {
         let Some(frame) = self.open.last_mut() else {
-            self.root = Some(node);
+            self.roots.push(node);
             return Ok(());
         };
         match &mut frame.open {

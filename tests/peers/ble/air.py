@@ -31,7 +31,8 @@ from bumble.transport import open_transport
 
 TWIN, LOCK = "F0:F1:F2:F3:F4:F5", "F0:F1:F2:F3:F4:F8"
 PASSKEY = 123456
-TWIN_SECONDS = 3.7
+# The bit of the LE event mask that asks for "LE Enhanced Connection Complete" (7.8.1).
+ENHANCED = 1 << 9
 READ, WRITE, NOTIFY = Characteristic.Properties.READ, Characteristic.Properties.WRITE, Characteristic.Properties.NOTIFY
 READABLE, WRITEABLE = Characteristic.READABLE, Characteristic.WRITEABLE
 
@@ -53,29 +54,56 @@ class Link(LocalLink):
 
 
 class Receiver(Controller):
-    """Hears every packet a little louder or fainter than the last, as air does; bluetoothd tells only what changes."""
+    """A controller as the specification has it (Core 5.4, volume 4, part E), where this version of bumble is not.
+
+    It hears every packet a little louder or fainter than the last, as air does; bluetoothd tells only what changes.
+    """
 
     level = 0
-    connected_at = 0.0
+
+    def on_hci_reset_command(self, command):
+        # 7.3.2: nothing is being made, listened for or connected afterwards. An adapter that was switched off has to be new.
+        self.pending_le_connection = None
+        self.le_scan_enable = False
+        for connection in self.le_connections.values():
+            connection.send_ll_control_pdu(ll.TerminateInd(hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR))
+        self.le_connections.clear()
+        return super().on_hci_reset_command(command)
 
     def on_hci_le_create_connection_cancel_command(self, command):
-        # Debian's kernel 6.1.192 keeps a second, connecting twin of every link for four seconds. A "cancel" before that is
-        # a "disconnect" that met the twin; the one that ends the twin itself has to leave the link alone.
-        is_young = asyncio.get_running_loop().time() - self.connected_at < TWIN_SECONDS
-        for connection in list(self.le_connections.values())[-1:] if is_young else []:
-            reason = hci.HCI_ErrorCode.REMOTE_USER_TERMINATED_CONNECTION_ERROR
-            connection.send_ll_control_pdu(ll.TerminateInd(reason))
-            self.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TERMINATED_BY_LOCAL_HOST_ERROR)
-        return super().on_hci_le_create_connection_cancel_command(command)
+        # 7.8.13: what is not being made cannot be cancelled; what is cancelled is told by an event after the answer.
+        pending, self.pending_le_connection = self.pending_le_connection, None
+        if pending is None:
+            return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.COMMAND_DISALLOWED_ERROR)
+        cancelled = hci.HCI_LE_Connection_Complete_Event(
+            status=hci.HCI_ErrorCode.UNKNOWN_CONNECTION_IDENTIFIER_ERROR, connection_handle=0, role=hci.Role.CENTRAL,
+            peer_address_type=pending.peer_address.address_type, peer_address=pending.peer_address,
+            connection_interval=0, peripheral_latency=0, supervision_timeout=0, central_clock_accuracy=0)
+        asyncio.get_running_loop().call_soon(self.send_hci_packet, cancelled)
+        return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
 
     def send_hci_packet(self, packet):
         if isinstance(packet, (hci.HCI_LE_Advertising_Report_Event, hci.HCI_LE_Extended_Advertising_Report_Event)):
             self.level = (self.level + 1) % 7
             reports = [dataclasses.replace(report, rssi=-50 - self.level) for report in packet.reports]
             packet = type(packet)(reports)
-        elif isinstance(packet, hci.HCI_LE_Connection_Complete_Event):
-            self.connected_at = asyncio.get_running_loop().time()
+        elif isinstance(packet, hci.HCI_LE_Connection_Complete_Event) and self.le_event_mask & ENHANCED:
+            packet = enhanced(packet)
         super().send_hci_packet(packet)
+
+
+def enhanced(event):
+    """A new connection, told in the event that takes the other's place when the host has asked for it (7.7.65.10).
+
+    Linux asks every controller with link layer privacy for it and then waits for no other: four seconds after the request
+    it cancels what has long been connected, and a "disconnect" never reaches the controller.
+    """
+    return hci.HCI_LE_Enhanced_Connection_Complete_Event(
+        status=event.status, connection_handle=event.connection_handle, role=event.role,
+        peer_address_type=event.peer_address_type, peer_address=event.peer_address,
+        local_resolvable_private_address=Address.ANY_RANDOM, peer_resolvable_private_address=Address.ANY_RANDOM,
+        connection_interval=event.connection_interval, peripheral_latency=event.peripheral_latency,
+        supervision_timeout=event.supervision_timeout, central_clock_accuracy=event.central_clock_accuracy)
 
 
 class Display(PairingDelegate):

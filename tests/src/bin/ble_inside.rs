@@ -81,7 +81,8 @@ fn block<F: Future>(work: F) -> F::Output {
 /// Waits until bluetoothd serves the adapter.
 async fn served() {
     use mappers::ble::transport::Transport;
-    for _ in 0..100 {
+    let end = std::time::Instant::now() + tests::PATIENCE;
+    while std::time::Instant::now() < end {
         let mut transport = Bluez::new("hci0");
         if transport.open().await.is_ok() {
             return transport.close().await;

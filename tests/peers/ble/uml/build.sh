@@ -10,7 +10,7 @@ package=linux-source-6.1
 mkdir -p "$1"
 cd "$1"
 version=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: //p')
-[ -n "$version" ] || { echo "the package $package is not to be had: apt-get update?" >&2; exit 1; }
+[ -n "${version#(none)}" ] || { echo "the package $package is not to be had: apt-get update?" >&2; exit 1; }
 made="$version $(sha256sum < "$here/uml.frag")"
 if [ -x linux ] && [ "$(cat made 2>/dev/null)" = "$made" ]; then exit 0; fi
 

@@ -1,7 +1,10 @@
-//! A byte stream to a device: a serial port or a TCP connection, opened and told apart only here.
+//! A way to a device: a serial port, a TCP connection with or without TLS, datagrams; opened and told apart only here.
 //!
 //! In: a [`Wire`] of the configuration. Out: bytes both ways, and errors a person can act on. Must never block the
 //! thread, and never hold a path that was resolved for an earlier opening: adapters come back under other names.
+
+mod tls;
+mod udp;
 
 use std::io;
 use std::time::Duration;
@@ -9,8 +12,9 @@ use std::time::Duration;
 use protocols::config::Wire;
 use protocols::profile::{Flow, Parity, Rs485, SerialLine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::client::TlsStream;
 use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt, SerialStream};
 
 /// Entries of `/dev/serial/by-id` shown in a hint; more are left out.
@@ -79,6 +83,22 @@ pub enum LinkError {
         /// What the system says.
         text: String,
     },
+    /// A file of its TLS cannot be read or used.
+    #[error("{path} cannot be used: {text}")]
+    File {
+        /// The path as opened.
+        path: String,
+        /// What is wrong with it.
+        text: String,
+    },
+    /// The two sides do not come to terms, or one does not trust the other.
+    #[error("TLS with {address}: {text}")]
+    Tls {
+        /// `host:port` as configured.
+        address: String,
+        /// What rustls says.
+        text: String,
+    },
     /// It was open and is gone: unplugged, hung up, closed by the other side.
     #[error("{place} is gone: {text}")]
     Gone {
@@ -99,6 +119,8 @@ pub struct Link {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Udp(UdpSocket),
     Serial { port: SerialStream, rts: bool },
 }
 
@@ -109,8 +131,22 @@ impl Link {
     /// [`LinkError`] says what a person can do about it.
     pub async fn open(wire: &Wire, limit: Duration) -> Result<Self, LinkError> {
         match wire {
-            Wire::Tcp(address) | Wire::RtuOverTcp(address) => Self::connect(address, limit).await,
-            Wire::Serial { port, line } => Self::serial(port, line),
+            Wire::Tcp(address) | Wire::RtuOverTcp(address) | Wire::AsciiOverTcp(address) => {
+                Self::connect(address, limit).await
+            }
+            Wire::Serial { port, line } | Wire::AsciiSerial { port, line } => Self::serial(port, line),
+            Wire::Udp(address) => {
+                let unanswered = |_| LinkError::Unanswered { address: address.clone(), limit_ms: limit.as_millis() };
+                let socket = timeout(limit, udp::open(address)).await.map_err(unanswered)??;
+                Ok(Self { stream: Stream::Udp(socket), place: address.clone() })
+            }
+            Wire::Tls(wire) => {
+                let address = &wire.address;
+                let unanswered = |_| LinkError::Unanswered { address: address.clone(), limit_ms: limit.as_millis() };
+                let socket = Self::socket(address, limit).await?;
+                let stream = timeout(limit, tls::greet(wire, socket)).await.map_err(unanswered)??;
+                Ok(Self { stream: Stream::Tls(Box::new(stream)), place: address.clone() })
+            }
             Wire::Ble { adapter } => {
                 let text = "it is a radio, and no wire leads to it".to_owned();
                 Err(LinkError::UnknownHost { address: adapter.clone(), text })
@@ -123,6 +159,11 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn connect(address: &str, limit: Duration) -> Result<Self, LinkError> {
+        let stream = Self::socket(address, limit).await?;
+        Ok(Self { stream: Stream::Tcp(stream), place: address.to_owned() })
+    }
+
+    async fn socket(address: &str, limit: Duration) -> Result<TcpStream, LinkError> {
         let unanswered = || LinkError::Unanswered { address: address.to_owned(), limit_ms: limit.as_millis() };
         let unknown = |text: String| LinkError::UnknownHost { address: address.to_owned(), text };
         let attempt = async {
@@ -140,7 +181,7 @@ impl Link {
         let stream = timeout(limit, attempt).await.map_err(|_| unanswered())??;
         // Requests are small and wait for answers: collecting them would only add delay.
         stream.set_nodelay(true).map_err(|error| network_error(address, &error))?;
-        Ok(Self { stream: Stream::Tcp(stream), place: address.to_owned() })
+        Ok(stream)
     }
 
     /// Opens a serial port for this process alone. Links such as `/dev/serial/by-id/…` are followed now.
@@ -198,6 +239,8 @@ impl Link {
     pub async fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(room).await,
+            Stream::Tls(stream) => tls::read(stream, room).await,
+            Stream::Udp(socket) => udp::read(socket, room).await,
             Stream::Serial { port, .. } => port.read(room).await,
         }
     }
@@ -209,6 +252,8 @@ impl Link {
     pub fn read_now(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
         let result = match &mut self.stream {
             Stream::Tcp(stream) => stream.try_read(room),
+            Stream::Tls(stream) => tls::read_now(stream, room),
+            Stream::Udp(socket) => udp::read_now(socket, room),
             Stream::Serial { port, .. } => port.try_read(room),
         };
         match result {
@@ -226,6 +271,8 @@ impl Link {
     pub async fn send(&mut self, bytes: &[u8], on_wire: Duration) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes).await,
+            Stream::Tls(stream) => tls::send(stream, bytes).await,
+            Stream::Udp(socket) => udp::send(socket, bytes).await,
             Stream::Serial { port, rts: false } => port.write_all(bytes).await,
             Stream::Serial { port, rts: true } => {
                 let _ = port.write_request_to_send(true);
@@ -239,20 +286,24 @@ impl Link {
         }
     }
 
-    /// Changes the speed of a serial port; a TCP connection has none.
+    /// Changes the speed of a serial port; a network has none.
     ///
     /// # Errors
     /// When the port does not take it.
     pub fn set_speed(&mut self, baud: u32) -> io::Result<()> {
         match &mut self.stream {
-            Stream::Tcp(_) => Ok(()),
+            Stream::Tcp(_) | Stream::Tls(_) | Stream::Udp(_) => Ok(()),
             Stream::Serial { port, .. } => port.set_baud_rate(baud).map_err(io::Error::from),
         }
     }
 
     /// The error of a link that was lost in use; 0 bytes read when there is none.
     pub fn gone(&self, error: Option<&io::Error>) -> LinkError {
-        let text = error.map_or_else(|| "the other side closed it".to_owned(), io::Error::to_string);
+        let closed = match &self.stream {
+            Stream::Tls(_) => "the other side closed it; one that wants another certificate of ours does so at once",
+            _ => "the other side closed it",
+        };
+        let text = error.map_or_else(|| closed.to_owned(), io::Error::to_string);
         LinkError::Gone { place: self.place.clone(), text }
     }
 }

@@ -26,6 +26,8 @@ mod home_assistant;
 mod kubeedge;
 /// pymodbus and libmodbus through the whole gateway.
 mod modbus_peers;
+/// pymodbus on the other Modbus wires: ASCII, datagrams, TLS.
+mod modbus_wires;
 /// Demo, simulator, reload, restart, mappers apart.
 mod running;
 /// pyserial, pynmea2 and socat through the whole gateway, and every shipped serial profile as the simulator plays it.

@@ -8,7 +8,7 @@ use crate::installation::{boiler_on_tcp, fill, home};
 
 /// Waits until every value of the filled peer has arrived.
 #[track_caller]
-fn expect_all(watch: &mut Watch, device: &str) {
+pub(crate) fn expect_all(watch: &mut Watch, device: &str) {
     let seen = |watch: &Watch, name: &str, expected: &Value| {
         let topic = format!("twin/{device}/reported/{name}");
         watch.all().iter().any(|message| message.topic == topic && message.at("/value") == *expected)
@@ -29,7 +29,7 @@ fn expect_all(watch: &mut Watch, device: &str) {
 }
 
 /// Sets every writable property, and expects the outcome, the register and the reported value.
-fn write_all(peer: &mut Pymodbus, watch: &mut Watch, port: u16, unit: u8) {
+pub(crate) fn write_all(peer: &mut Pymodbus, watch: &mut Watch, port: u16, unit: u8) {
     for (name, value, table, address, registers) in [
         ("setpoint", json!(21.5), "holding", 1, vec![215]),
         ("mode", json!("heat"), "holding", 2, vec![2]),

@@ -1,7 +1,11 @@
 """A Modbus server of pymodbus, driven by the tests over standard input.
 
     pymodbus_server.py tcp PORT            listens on 127.0.0.1 (0 takes a free port)
+    pymodbus_server.py ascii-tcp PORT      the same with ASCII frames
+    pymodbus_server.py udp PORT            the same with datagrams
+    pymodbus_server.py tls PORT CA CERT KEY    the same inside TLS, for clients with a certificate of that authority
     pymodbus_server.py rtu PATH BAUD       answers on a serial port
+    pymodbus_server.py ascii PATH BAUD     the same with ASCII frames
 
 Each line of standard input is a JSON object, each answer a line of standard output:
     {"unit": 1, "table": "holding", "address": 0, "values": [1, 2]}   puts values there (and makes the unit)
@@ -12,12 +16,13 @@ The first line of output is {"ready": PORT}.
 
 import asyncio
 import json
+import ssl
 import sys
 
 from pymodbus.constants import ExcCodes
 from pymodbus.exceptions import NoSuchIdException
 from pymodbus.framer import FramerType
-from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusTlsServer, ModbusUdpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 TABLE_OF_FUNCTION = {1: "coil", 5: "coil", 15: "coil", 2: "discrete", 4: "input"}
@@ -70,24 +75,47 @@ class Units:
         return {"ok": True, "values": [int(table.get(first + offset, 0)) for offset in range(order["count"])]}
 
 
-async def main():
-    units = Units()
-    nothing = SimDevice(0, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
-    if sys.argv[1] == "tcp":
-        server = ModbusTcpServer(nothing, address=("127.0.0.1", int(sys.argv[2])), framer=FramerType.SOCKET)
-    else:
-        server = ModbusSerialServer(
+def server_of(words, nothing):
+    kind, place = words[0], words[1]
+    if kind in ("rtu", "ascii"):
+        return ModbusSerialServer(
             nothing,
-            framer=FramerType.RTU,
-            port=sys.argv[2],
-            baudrate=int(sys.argv[3]),
+            framer=FramerType.RTU if kind == "rtu" else FramerType.ASCII,
+            port=place,
+            baudrate=int(words[2]),
             parity="N",
             ignore_missing_devices=True,
         )
+    address = ("127.0.0.1", int(place))
+    if kind == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(words[2])
+        context.load_cert_chain(words[3], words[4])
+        # Modbus/TCP Security carries the whole header; pymodbus' own framer for TLS leaves it out.
+        return ModbusTlsServer(nothing, address=address, framer=FramerType.SOCKET, sslctx=context)
+    if kind == "udp":
+        return ModbusUdpServer(nothing, address=address, framer=FramerType.SOCKET)
+    framer = FramerType.ASCII if kind == "ascii-tcp" else FramerType.SOCKET
+    return ModbusTcpServer(nothing, address=address, framer=framer)
+
+
+def port_of(server):
+    transport = server.transport
+    if hasattr(transport, "sockets"):
+        return transport.sockets[0].getsockname()[1]
+    found = transport.get_extra_info("sockname")
+    return found[1] if isinstance(found, tuple) else 0
+
+
+async def main():
+    units = Units()
+    nothing = SimDevice(0, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
+    server = server_of(sys.argv[1:], nothing)
     server.context = units
     await server.serve_forever(background=True)
-    port = server.transport.sockets[0].getsockname()[1] if sys.argv[1] == "tcp" else 0
-    print(json.dumps({"ready": port}), flush=True)
+    is_serial = sys.argv[1] in ("rtu", "ascii")
+    print(json.dumps({"ready": 0 if is_serial else port_of(server)}), flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():

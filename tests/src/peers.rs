@@ -42,6 +42,27 @@ impl Pymodbus {
         Self::start(&["rtu", &port.to_string_lossy(), &baud.to_string()])
     }
 
+    /// One with ASCII frames on TCP.
+    pub fn ascii_over_tcp() -> Self {
+        Self::start(&["ascii-tcp", "0"])
+    }
+
+    /// One with ASCII frames on a serial port.
+    pub fn ascii(port: &Path, baud: u32) -> Self {
+        Self::start(&["ascii", &port.to_string_lossy(), &baud.to_string()])
+    }
+
+    /// One on UDP, on this port; 0 takes a free one.
+    pub fn udp_on(port: u16) -> Self {
+        Self::start(&["udp", &port.to_string()])
+    }
+
+    /// One inside TLS: `ca.crt`, `server.crt` and `server.key` of a folder; it wants a certificate of the client, too.
+    pub fn tls(folder: &Path) -> Self {
+        let file = |name: &str| folder.join(name).display().to_string();
+        Self::start(&["tls", "0", &file("ca.crt"), &file("server.crt"), &file("server.key")])
+    }
+
     fn start(words: &[&str]) -> Self {
         let mut process = Owned(
             Command::new(peers_folder().join("venv/bin/python"))

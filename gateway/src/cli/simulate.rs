@@ -22,9 +22,18 @@ pub(super) struct Command {
     /// Serve Modbus RTU over TCP here.
     #[arg(long, value_name = "ADDRESS")]
     rtu_over_tcp: Vec<SocketAddr>,
+    /// Serve Modbus ASCII over TCP here.
+    #[arg(long, value_name = "ADDRESS")]
+    ascii_over_tcp: Vec<SocketAddr>,
+    /// Serve Modbus UDP here.
+    #[arg(long, value_name = "ADDRESS")]
+    udp: Vec<SocketAddr>,
     /// Make a pseudo terminal of this name, and serve Modbus RTU or a serial device on it.
     #[arg(long, value_name = "PATH")]
     pty: Vec<PathBuf>,
+    /// Serve Modbus ASCII instead of RTU on the pseudo terminals.
+    #[arg(long)]
+    ascii: bool,
     /// The unit ids to answer at.
     #[arg(long, default_values_t = [1], value_name = "ID")]
     unit: Vec<u8>,
@@ -43,12 +52,19 @@ pub(super) struct Command {
     seed: u64,
 }
 
+impl Command {
+    /// Whether no place is named that only Modbus devices have.
+    fn is_network_of_modbus_empty(&self) -> bool {
+        self.rtu_over_tcp.is_empty() && self.ascii_over_tcp.is_empty() && self.udp.is_empty()
+    }
+}
+
 /// Plays until it is told to stop.
 ///
 /// # Errors
 /// When there is no such profile or fault, or an address cannot be had.
 pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Failure> {
-    if command.tcp.is_empty() && command.rtu_over_tcp.is_empty() && command.pty.is_empty() {
+    if command.tcp.is_empty() && command.is_network_of_modbus_empty() && command.pty.is_empty() {
         return Err(Failure::new(Kind::Usage, "a simulated device needs a place to be found")
             .hint("add --tcp 127.0.0.1:1502, --rtu-over-tcp 127.0.0.1:1503 or --pty ./bus"));
     }
@@ -76,11 +92,19 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     }
     simulator = command.tcp.iter().fold(simulator, |simulator, address| simulator.tcp(*address));
     simulator = command.rtu_over_tcp.iter().fold(simulator, |simulator, address| simulator.rtu_over_tcp(*address));
-    simulator = command.pty.iter().fold(simulator, |simulator, path| simulator.pty(path));
+    simulator = command.ascii_over_tcp.iter().fold(simulator, |simulator, address| simulator.ascii_over_tcp(*address));
+    simulator = command.udp.iter().fold(simulator, |simulator, address| simulator.udp(*address));
+    simulator = command.pty.iter().fold(simulator, |simulator, path| match command.ascii {
+        true => simulator.ascii_pty(path),
+        false => simulator.pty(path),
+    });
     let bound = simulator.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
     screen.line(&format!("{} at unit {}", resolved.profile.label(), list(&command.unit)))?;
     for address in bound.addresses() {
         screen.line(&format!("listening tcp {address}"))?;
+    }
+    for address in bound.udp_addresses() {
+        screen.line(&format!("listening udp {address}"))?;
     }
     for path in bound.ptys() {
         screen.line(&format!("listening pty {}", path.display()))?;
@@ -94,7 +118,7 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
 
 /// Plays a serial device: it says what the profile's golden tests have recorded.
 async fn talk(command: &Command, resolved: &Resolved, faults: Faults, screen: &mut Screen) -> Result<(), Failure> {
-    if !command.rtu_over_tcp.is_empty() {
+    if !command.is_network_of_modbus_empty() || command.ascii {
         return Err(Failure::new(Kind::Usage, "a serial device does not speak Modbus")
             .hint("serve its bytes with --tcp 127.0.0.1:2000 or --pty ./line"));
     }

@@ -137,11 +137,20 @@ fn secret(path: &Path, place: &Place, warnings: &mut Complaints, complaints: &mu
     }
 }
 
-/// Serial ports named without a leading `/` lie in the folder of the file, like every other path in it.
+/// Serial ports and files named without a leading `/` lie in the folder of the file, like every other path in it.
 fn settle_ports(config: &mut Config, folder: &Path) {
+    let settle = |path: &mut String| *path = folder.join(&*path).display().to_string();
     for connection in config.connections.values_mut() {
-        if let Wire::Serial { port, .. } = &mut Arc::make_mut(connection).wire {
-            *port = folder.join(&*port).display().to_string();
+        match &mut Arc::make_mut(connection).wire {
+            Wire::Serial { port, .. } | Wire::AsciiSerial { port, .. } => settle(port),
+            Wire::Tls(wire) => {
+                settle(&mut wire.ca);
+                if let Some((chain, key)) = &mut wire.client {
+                    settle(chain);
+                    settle(key);
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -102,7 +102,7 @@ impl<P: Port> Host<P> {
     /// Puts a host together; [`Host::run`] sets it going.
     pub fn new(setup: Setup<P>) -> Self {
         let Setup { connection, port, bus, root, devices, probes, clock, stop } = setup;
-        let is_plugged = matches!(connection.wire, Wire::Serial { .. } | Wire::Ble { .. });
+        let is_plugged = connection.wire.line().is_some() || matches!(connection.wire, Wire::Ble { .. });
         let cap = if is_plugged { SERIAL_REOPEN_MS } else { TCP_REOPEN_MS };
         Self {
             clock,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::config::{Connection, Wire};
-use protocols::modbus::frame::{Inbox, StreamError};
+use protocols::modbus::frame::{Framing, Inbox, StreamError};
 use protocols::modbus::pdu::{AnswerError, Request, RequestError, Response};
 use protocols::value::Why;
 use tokio::time::Instant;
@@ -167,10 +167,8 @@ pub struct Master {
 impl Master {
     /// A master for a wire that is not open yet.
     pub fn new(connection: Arc<Connection>) -> Self {
-        let character = match &connection.wire {
-            Wire::Serial { line, .. } => character(line),
-            Wire::Tcp(_) | Wire::RtuOverTcp(_) | Wire::Ble { .. } => Duration::ZERO,
-        };
+        let character = connection.wire.line().map_or(Duration::ZERO, character);
+        let framing = connection.wire.framing();
         Self {
             connection,
             link: None,
@@ -182,7 +180,7 @@ impl Master {
             sending: false,
             silent: 0,
             proven: false,
-            line: super::rtu::Line::new(character),
+            line: super::rtu::Line::new(framing, character),
             opened: false,
         }
     }
@@ -254,7 +252,7 @@ impl Master {
     /// results are in the order of the calls.
     pub async fn call_many(&mut self, calls: &[(Target, Request)]) -> Vec<Result<Response, CallError>> {
         let patient = self.connection.delay.is_zero() && calls.iter().all(|(target, _)| target.delay.is_zero());
-        if matches!(self.connection.wire, Wire::Tcp(_)) && self.connection.in_flight > 1 && patient {
+        if matches!(self.connection.wire, Wire::Tcp(_) | Wire::Tls(_)) && self.connection.in_flight > 1 && patient {
             let began = Instant::now();
             let results = self.pipeline(calls).await;
             self.counters.busy += began.elapsed();
@@ -271,12 +269,13 @@ impl Master {
         if std::mem::take(&mut self.sending) {
             self.close();
         }
-        let result = match self.connection.wire {
-            Wire::Tcp(_) => self.call_tcp(target, request).await,
-            Wire::RtuOverTcp(_) | Wire::Serial { .. } | Wire::Ble { .. } => self.call_rtu(target, request).await,
+        let framing = self.connection.wire.framing();
+        let result = match framing {
+            Framing::Tcp => self.call_tcp(target, request).await,
+            Framing::Rtu | Framing::Ascii => self.call_rtu(target, request).await,
         };
         // A broadcast that went out is no answer.
-        if target.unit != 0 || matches!(self.connection.wire, Wire::Tcp(_)) || result.is_err() {
+        if target.unit != 0 || framing == Framing::Tcp || result.is_err() {
             self.account(&result);
         }
         result
@@ -294,10 +293,10 @@ impl Master {
                 self.counters.timeouts += 1;
                 self.silent += 1;
                 let close = match self.connection.wire {
-                    Wire::Tcp(_) => self.silent >= SILENT_TCP,
+                    Wire::Tcp(_) | Wire::Tls(_) | Wire::Udp(_) => self.silent >= SILENT_TCP,
                     // What the converter still holds for the old connection does not reach a new one.
-                    Wire::RtuOverTcp(_) | Wire::Ble { .. } => true,
-                    Wire::Serial { .. } => self.silent >= SILENT_SERIAL,
+                    Wire::RtuOverTcp(_) | Wire::AsciiOverTcp(_) | Wire::Ble { .. } => true,
+                    Wire::Serial { .. } | Wire::AsciiSerial { .. } => self.silent >= SILENT_SERIAL,
                 };
                 if close {
                     self.close();
@@ -316,11 +315,7 @@ impl Master {
 
     /// The open link, or why there is none.
     pub(super) fn link(&mut self) -> Result<&mut Link, CallError> {
-        let place = || match &self.connection.wire {
-            Wire::Tcp(address) | Wire::RtuOverTcp(address) => address.clone(),
-            Wire::Serial { port, .. } => port.clone(),
-            Wire::Ble { adapter } => adapter.clone(),
-        };
+        let place = || self.connection.wire.place().to_owned();
         match &mut self.link {
             Some(link) => Ok(link),
             None => Err(LinkError::Gone { place: place(), text: "it is not open".to_owned() }.into()),
@@ -336,8 +331,16 @@ impl Master {
         sent.map_err(|error| CallError::Gone(link.gone(Some(&error))))
     }
 
+    /// What is left of a datagram is no frame, and the next one does not go on with it.
+    fn forget_rest(&mut self) {
+        if matches!(self.connection.wire, Wire::Udp(_)) {
+            self.counters.dropped.noise += self.inbox.clear() as u64;
+        }
+    }
+
     /// Waits for bytes until `deadline`; says whether some came. Dropping the wait loses none.
     pub(super) async fn receive(&mut self, deadline: Instant) -> Result<bool, CallError> {
+        self.forget_rest();
         let Some(link) = &mut self.link else { return self.link().map(|_| false) };
         match tokio::time::timeout_at(deadline, link.read(self.inbox.room())).await {
             Err(_) => Ok(false),
@@ -352,6 +355,7 @@ impl Master {
 
     /// Takes what has come already; says whether some had.
     pub(super) fn receive_now(&mut self) -> Result<bool, CallError> {
+        self.forget_rest();
         let Some(link) = &mut self.link else { return Ok(false) };
         match link.read_now(self.inbox.room()) {
             Ok(None) => Ok(false),

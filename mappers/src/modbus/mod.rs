@@ -15,3 +15,5 @@ mod nasty;
 mod port_tests;
 #[cfg(test)]
 mod referee;
+#[cfg(test)]
+mod wires_tests;

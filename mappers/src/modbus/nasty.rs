@@ -21,11 +21,11 @@ use tokio_serial::{SerialPort, SerialStream};
 use super::master::{CallError, Master, TURNAROUND, Target};
 use crate::link::LinkError;
 
-const PATIENCE: Duration = Duration::from_millis(400);
+pub(super) const PATIENCE: Duration = Duration::from_millis(400);
 
 /// What a peer does about one request.
 #[derive(Clone, Debug)]
-enum Do {
+pub(super) enum Do {
     /// Answers as it should: register `n` of unit `u` holds `1000 u + n`, coil `n` is on when `n` is odd.
     Answer,
     /// Answers for another unit.
@@ -36,6 +36,8 @@ enum Do {
     Drip,
     /// The first bytes of the answer.
     Cut(usize),
+    /// The answer without its first bytes.
+    Rest(usize),
     /// Refuses.
     Refuse(u8),
     /// These bytes.
@@ -64,7 +66,7 @@ fn pdu(unit: u8, request: &Request) -> Vec<u8> {
 
 /// Plays `script`, one list for each request, the last one again and again; gives the requests back when the other
 /// side is gone.
-async fn play<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     framing: Framing,
     script: &[Vec<Do>],
@@ -74,7 +76,8 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let (transaction, unit, request) = match frame::step(framing, Side::Requests, inbox.bytes()).unwrap() {
             Step::Frame { frame, used } => {
-                let found = (frame.transaction, frame.unit, Request::decode(frame.pdu).unwrap());
+                let found =
+                    (frame.transaction, frame.unit, Request::decode(&frame::pdu_bytes(framing, &frame)).unwrap());
                 inbox.forget(used);
                 found
             }
@@ -115,6 +118,7 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
                     continue;
                 }
                 Do::Cut(length) => good[..*length].to_vec(),
+                Do::Rest(length) => good[*length..].to_vec(),
                 Do::Refuse(code) => adu(transaction, unit, &[request.function() | 0x80, *code]),
                 Do::Raw(bytes) => bytes.to_vec(),
                 Do::Echo => adu(transaction, unit, &request.encode()),
@@ -135,7 +139,7 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn connection(wire: Wire) -> Connection {
+pub(super) fn connection(wire: Wire) -> Connection {
     Connection {
         name: "w".to_owned(),
         protocol: protocols::profile::Protocol::Modbus,
@@ -147,15 +151,15 @@ fn connection(wire: Wire) -> Connection {
     }
 }
 
-fn target(unit: u8) -> Target {
+pub(super) fn target(unit: u8) -> Target {
     Target { unit, timeout: PATIENCE, delay: Duration::ZERO }
 }
 
-fn read(address: u16, count: u16) -> Request {
+pub(super) fn read(address: u16, count: u16) -> Request {
     Request::Read { table: Table::Holding, address, count }
 }
 
-fn words(unit: u16, address: u16, count: u16) -> Result<Response, CallError> {
+pub(super) fn words(unit: u16, address: u16, count: u16) -> Result<Response, CallError> {
     Ok(Response::Registers((address..address + count).map(|address| 1000 * unit + address).collect()))
 }
 
@@ -178,7 +182,7 @@ fn serial_with(
 }
 
 /// A master on a TCP connection, and a peer that plays the next script on each connection it accepts.
-async fn tcp(scripts: Vec<Vec<Vec<Do>>>, framing: Framing, in_flight: u16) -> (Master, Arc<AtomicUsize>) {
+pub(super) async fn tcp(scripts: Vec<Vec<Vec<Do>>>, framing: Framing, in_flight: u16) -> (Master, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -190,7 +194,11 @@ async fn tcp(scripts: Vec<Vec<Vec<Do>>>, framing: Framing, in_flight: u16) -> (M
             play(stream, framing, &script).await;
         }
     });
-    let wire = if framing == Framing::Tcp { Wire::Tcp(address) } else { Wire::RtuOverTcp(address) };
+    let wire = match framing {
+        Framing::Tcp => Wire::Tcp(address),
+        Framing::Rtu => Wire::RtuOverTcp(address),
+        Framing::Ascii => Wire::AsciiOverTcp(address),
+    };
     (Master::new(Arc::new(Connection { in_flight, ..connection(wire) })), accepted)
 }
 

@@ -232,9 +232,12 @@ impl ModbusPort {
     /// A port for a wire that is not open yet.
     pub fn new(connection: Arc<Connection>) -> Self {
         let gap = match &connection.wire {
-            Wire::Tcp(_) | Wire::Ble { .. } => gap_for_line(None, Duration::ZERO),
+            Wire::Tcp(_) | Wire::Udp(_) | Wire::Tls(_) | Wire::Ble { .. } => gap_for_line(None, Duration::ZERO),
             Wire::RtuOverTcp(_) => gap_for_line(Some(UNKNOWN_BAUD), TURNAROUND),
             Wire::Serial { line, .. } => gap_for_line(Some(line.baud), TURNAROUND),
+            // Every byte is two characters.
+            Wire::AsciiOverTcp(_) => gap_for_line(Some(UNKNOWN_BAUD / 2), TURNAROUND),
+            Wire::AsciiSerial { line, .. } => gap_for_line(Some(line.baud / 2), TURNAROUND),
         };
         let master = Master::new(Arc::clone(&connection));
         Self { connection, master, stations: BTreeMap::new(), retries: 0, gap }
@@ -364,8 +367,8 @@ impl Port for ModbusPort {
 
     fn width(&self) -> usize {
         match self.connection.wire {
-            Wire::Tcp(_) => usize::from(self.connection.in_flight.max(1)),
-            Wire::RtuOverTcp(_) | Wire::Serial { .. } | Wire::Ble { .. } => 1,
+            Wire::Tcp(_) | Wire::Tls(_) => usize::from(self.connection.in_flight.max(1)),
+            _ => 1,
         }
     }
 

@@ -1,13 +1,14 @@
-//! RTU on a serial line or through a converter: nothing ties an answer to its request but its form, so the line is kept
+//! RTU and ASCII on a serial line or through a converter: nothing ties an answer to its request but its form, so the line is kept
 //! quiet and empty between them.
 //!
 //! In and out: as [`super::master`]. Must never send while something may still be on its way that would look like the
 //! answer.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use protocols::config::Wire;
-use protocols::modbus::frame::{self, Framing, RTU_BYTES, Side, Step};
+use protocols::modbus::frame::{self, ASCII_CHARS, Frame, Framing, RTU_BYTES, Side, Step};
 use protocols::modbus::pdu::{AnswerError, REFUSED, Request, Response};
 use tokio::time::Instant;
 
@@ -27,6 +28,7 @@ const UNITS: usize = 256;
 /// What a serial line remembers from one request to the next.
 #[derive(Debug)]
 pub(super) struct Line {
+    framing: Framing,
     character: Duration,
     quiet: Duration,
     /// Not before this time, after a broadcast.
@@ -49,13 +51,24 @@ struct Owed {
 }
 
 impl Line {
-    pub(super) fn new(character: Duration) -> Self {
+    pub(super) fn new(framing: Framing, character: Duration) -> Self {
         let quiet = if character.is_zero() { Duration::ZERO } else { (character * 7 / 2).max(QUIET_FAST) };
-        Self { character, quiet, turnaround: None, owed: Vec::new(), doubt: None, echoes: false, repeated: false }
+        let owed = Vec::new();
+        Self { framing, character, quiet, turnaround: None, owed, doubt: None, echoes: false, repeated: false }
     }
 
     pub(super) fn forget_echo(&mut self) {
         self.echoes = false;
+    }
+
+    /// How long the longest or the expected answer is on the wire.
+    fn answer_on_wire(&self, request: &Request) -> Duration {
+        self.on_wire(match (self.framing, request.answer_bytes()) {
+            (Framing::Ascii, Some(pdu)) => 2 * (pdu + 2) + 3,
+            (Framing::Ascii, None) => ASCII_CHARS,
+            (_, Some(pdu)) => pdu + 3,
+            (_, None) => RTU_BYTES,
+        })
     }
 
     fn on_wire(&self, bytes: usize) -> Duration {
@@ -103,7 +116,7 @@ impl Master {
         self.ready_rtu(target, request.function()).await?;
 
         self.outbox.clear();
-        frame::encode(Framing::Rtu, 0, target.unit, &mut self.outbox, |out| request.encode_into(out));
+        frame::encode(self.line.framing, 0, target.unit, &mut self.outbox, |out| request.encode_into(out));
         self.counters.requests += 1;
         let on_wire = self.line.on_wire(self.outbox.len());
         let until = Instant::now() + on_wire + target.timeout + grace(target.timeout);
@@ -117,8 +130,7 @@ impl Master {
             self.line.turnaround = Some(self.active + TURNAROUND);
             return Ok(Response::Written);
         }
-        let answer = request.answer_bytes().map_or(RTU_BYTES, |bytes| bytes + 3);
-        let deadline = self.active + target.timeout + self.line.on_wire(answer);
+        let deadline = self.active + target.timeout + self.line.answer_on_wire(request);
         let result = self.listen(target.unit, request, deadline).await;
         self.line.doubt = None;
         match &result {
@@ -148,7 +160,9 @@ impl Master {
                 }
                 Ok(false) => {}
                 // Nothing was asked yet, so a new connection is as good as the old one.
-                Err(CallError::Gone(LinkError::Gone { .. })) if matches!(self.connection.wire, Wire::RtuOverTcp(_)) => {
+                Err(CallError::Gone(LinkError::Gone { .. }))
+                    if matches!(self.connection.wire, Wire::RtuOverTcp(_) | Wire::AsciiOverTcp(_)) =>
+                {
                     self.close();
                     self.open().await?;
                 }
@@ -174,9 +188,10 @@ impl Master {
     /// Looks at what came without a request being out.
     fn drop_unasked(&mut self) {
         loop {
-            match frame::rtu(Side::Answers, self.inbox.bytes()) {
+            match look(self.line.framing, self.inbox.bytes()) {
                 Step::Frame { frame, used } => {
-                    let (unit, function) = (frame.unit, frame.pdu.first().copied().unwrap_or_default());
+                    let pdu = pdu_of(self.line.framing, &frame);
+                    let (unit, function) = (frame.unit, pdu.first().copied().unwrap_or_default());
                     // A second copy of a write's answer: the first was the adapter's echo.
                     let echo = self.line.repeated && self.inbox.bytes().get(..used) == Some(&self.outbox);
                     self.line.settle(unit, function);
@@ -238,19 +253,23 @@ impl Master {
         }
         loop {
             let bytes = self.inbox.bytes();
-            let step = match frame::rtu(Side::Answers, bytes) {
-                Step::More if silent => match frame::rtu_at_silence(Side::Answers, bytes, Some((unit, request))) {
-                    // Kept: after a pause that long its rest may still come.
-                    Step::Skip { .. } => return Ok(None),
-                    step => step,
-                },
+            let framing = self.line.framing;
+            let step = match look(framing, bytes) {
+                // Characters of an ASCII frame may come a second apart, and its end is marked: there the wait goes on.
+                Step::More if silent && framing == Framing::Rtu => {
+                    match frame::rtu_at_silence(Side::Answers, bytes, Some((unit, request))) {
+                        // Kept: after a pause that long its rest may still come.
+                        Step::Skip { .. } => return Ok(None),
+                        step => step,
+                    }
+                }
                 step => step,
             };
             let used = match step {
                 Step::More => return Ok(None),
                 Step::Skip { used, damaged } => {
-                    let ours = bytes.first() == Some(&unit)
-                        && bytes.get(1).is_some_and(|function| function & !REFUSED == request.function());
+                    let ours = frame::head(framing, bytes)
+                        .is_some_and(|head| (head.0, head.1 & !REFUSED) == (unit, request.function()));
                     if damaged && ours {
                         self.counters.dropped.crc += 1;
                         *verdict = CallError::Crc;
@@ -260,13 +279,14 @@ impl Master {
                     used
                 }
                 Step::Frame { frame, used } => {
-                    let function = frame.pdu.first().copied().unwrap_or_default();
+                    let pdu = pdu_of(framing, &frame);
+                    let function = pdu.first().copied().unwrap_or_default();
                     let answer = if frame.unit != unit {
                         self.counters.dropped.unit += 1;
                         self.line.settle(frame.unit, function);
                         None
                     } else {
-                        match Response::decode(request, frame.pdu) {
+                        match Response::decode(request, &pdu) {
                             Ok(response) => Some(Ok(response)),
                             Err(AnswerError::Exception(exception)) => Some(Err(CallError::Exception(exception.0))),
                             Err(AnswerError::WrongFunction { .. }) => {
@@ -344,6 +364,22 @@ enum Echo {
     Done,
     /// None is configured; one that comes is told.
     Unknown,
+}
+
+/// Looks at the first bytes of what came.
+fn look(framing: Framing, bytes: &[u8]) -> Step<'_> {
+    match framing {
+        Framing::Ascii => frame::ascii(bytes),
+        Framing::Tcp | Framing::Rtu => frame::rtu(Side::Answers, bytes),
+    }
+}
+
+/// The bytes of a frame's protocol data unit.
+fn pdu_of<'a>(framing: Framing, frame: &Frame<'a>) -> Cow<'a, [u8]> {
+    match framing {
+        Framing::Ascii => Cow::Owned(frame::pdu_bytes(framing, frame)),
+        Framing::Tcp | Framing::Rtu => Cow::Borrowed(frame.pdu),
+    }
 }
 
 /// How long after its time-out an answer is still expected.

@@ -1,9 +1,10 @@
-//! Modbus TCP: one request, or a window of them, tied to their answers by transaction id.
+//! Modbus TCP, inside TLS and in datagrams as well: one request, or a window of them, tied to their answers by transaction id.
 //!
 //! In and out: as [`super::master`]. Must never match by anything but the transaction id, and never read on behind a
 //! header that is not Modbus.
 
-use protocols::modbus::frame::{self, Framing, Step};
+use protocols::config::Wire;
+use protocols::modbus::frame::{self, Framing, Step, StreamError};
 use protocols::modbus::pdu::{AnswerError, REFUSED, Repeated, Request, Response};
 use tokio::time::{Instant, sleep_until};
 
@@ -80,7 +81,8 @@ impl Master {
 
     /// Drops whole frames; half of one stays, its rest is still to come.
     fn drop_late(&mut self) -> Result<(), CallError> {
-        while let Step::Frame { used, .. } | Step::Skip { used, .. } = frame::tcp(self.inbox.bytes())? {
+        while let Step::Frame { used, .. } | Step::Skip { used, .. } = look(&self.connection.wire, self.inbox.bytes())?
+        {
             self.inbox.forget(used);
             self.counters.dropped.late += 1;
         }
@@ -102,7 +104,7 @@ impl Master {
         unit: u8,
         request: &Request,
     ) -> Result<Option<Result<Response, CallError>>, CallError> {
-        while let Step::Frame { frame, used } = frame::tcp(self.inbox.bytes())? {
+        while let Step::Frame { frame, used } = look(&self.connection.wire, self.inbox.bytes())? {
             let fit = if frame.transaction == transaction {
                 fit(&mut self.counters.dropped, frame.unit == unit, request, frame.pdu)
             } else {
@@ -195,7 +197,7 @@ impl Master {
         waiting: &mut Vec<Waiting>,
         results: &mut [Option<Result<Response, CallError>>],
     ) -> Result<(), CallError> {
-        while let Step::Frame { frame, used } = frame::tcp(self.inbox.bytes())? {
+        while let Step::Frame { frame, used } = look(&self.connection.wire, self.inbox.bytes())? {
             let place = waiting.iter().position(|waiting| waiting.transaction == frame.transaction);
             let index = place.and_then(|place| waiting.get(place)).map(|waiting| waiting.index);
             let call = index.and_then(|index| calls.get(index));
@@ -218,6 +220,15 @@ impl Master {
             }
         }
         Ok(())
+    }
+}
+
+/// Looks at the first bytes of what came. A datagram that is no Modbus says nothing of the next one: it is left, and
+/// forgotten before that.
+fn look<'a>(wire: &Wire, bytes: &'a [u8]) -> Result<Step<'a>, StreamError> {
+    match frame::tcp(bytes) {
+        Err(_) if matches!(wire, Wire::Udp(_)) => Ok(Step::More),
+        step => step,
     }
 }
 

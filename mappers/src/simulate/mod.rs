@@ -1,4 +1,4 @@
-//! Devices that are not there: they play a profile on TCP or on a pseudo terminal, with values that live, settings that
+//! Devices that are not there: they play a profile on TCP, on UDP or on a pseudo terminal, with values that live, settings that
 //! stick and faults on request.
 //!
 //! In: profiles with the unit ids they play, where to listen, faults. Out: Modbus answers, or recorded bytes of serial
@@ -25,7 +25,7 @@ use protocols::modbus::pdu::{Exception, Request, Response};
 use protocols::modbus::server::Bank;
 use protocols::profile::Profile;
 use protocols::value::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_serial::{SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
@@ -69,14 +69,16 @@ pub struct Simulator {
     seed: u64,
     units: BTreeMap<u8, Unit>,
     tcp: Vec<(SocketAddr, Framing)>,
-    ptys: Vec<PathBuf>,
+    udp: Vec<SocketAddr>,
+    ptys: Vec<(PathBuf, Framing)>,
     faults: Faults,
 }
 
 impl Simulator {
     /// No devices yet. The same seed gives the same values and faults again.
     pub fn new(seed: u64) -> Self {
-        Self { seed, units: BTreeMap::new(), tcp: Vec::new(), ptys: Vec::new(), faults: Faults::default() }
+        let (tcp, udp, ptys) = (Vec::new(), Vec::new(), Vec::new());
+        Self { seed, units: BTreeMap::new(), tcp, udp, ptys, faults: Faults::default() }
     }
 
     /// One device of that profile.
@@ -105,11 +107,32 @@ impl Simulator {
         self
     }
 
+    /// Serves ASCII frames over TCP there; port 0 takes a free one.
+    #[must_use]
+    pub fn ascii_over_tcp(mut self, address: SocketAddr) -> Self {
+        self.tcp.push((address, Framing::Ascii));
+        self
+    }
+
+    /// Serves Modbus TCP's frames in datagrams there; port 0 takes a free one.
+    #[must_use]
+    pub fn udp(mut self, address: SocketAddr) -> Self {
+        self.udp.push(address);
+        self
+    }
+
+    /// As [`Simulator::pty`], with ASCII frames.
+    #[must_use]
+    pub fn ascii_pty(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ptys.push((path.into(), Framing::Ascii));
+        self
+    }
+
     /// Serves RTU on a new pseudo terminal that is found under this path. A link that is there is replaced, anything
     /// else is not.
     #[must_use]
     pub fn pty(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ptys.push(path.into());
+        self.ptys.push((path.into(), Framing::Rtu));
         self
     }
 
@@ -131,7 +154,14 @@ impl Simulator {
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             listeners.push((listener.local_addr().map_err(failed)?, listener, framing));
         }
-        let terminals = self.ptys.into_iter().map(Terminal::new).collect::<Result<Vec<_>, _>>()?;
+        let mut sockets = Vec::new();
+        for address in self.udp {
+            let failed = |source| SimulateError::Listen { address, source };
+            let socket = UdpSocket::bind(address).await.map_err(failed)?;
+            sockets.push((socket.local_addr().map_err(failed)?, socket));
+        }
+        let terminals = self.ptys.into_iter().map(|(link, framing)| Ok((Terminal::new(link)?, framing)));
+        let terminals = terminals.collect::<Result<Vec<_>, SimulateError>>()?;
         let plant = Plant {
             clock: Clock::default(),
             units: self.units,
@@ -139,7 +169,7 @@ impl Simulator {
             dice: Dice::new(self.seed),
             counts: Counts::default(),
         };
-        Ok(Bound { listeners, terminals, handle: Handle { plant: Arc::new(Mutex::new(plant)) } })
+        Ok(Bound { listeners, sockets, terminals, handle: Handle { plant: Arc::new(Mutex::new(plant)) } })
     }
 }
 
@@ -147,7 +177,8 @@ impl Simulator {
 #[derive(Debug)]
 pub struct Bound {
     listeners: Vec<(SocketAddr, TcpListener, Framing)>,
-    terminals: Vec<Terminal>,
+    sockets: Vec<(SocketAddr, UdpSocket)>,
+    terminals: Vec<(Terminal, Framing)>,
     handle: Handle,
 }
 
@@ -157,9 +188,14 @@ impl Bound {
         self.listeners.iter().map(|(address, ..)| *address).collect()
     }
 
+    /// Where UDP is served, in the order asked for.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|(address, _)| *address).collect()
+    }
+
     /// The paths of the pseudo terminals, in the order asked for.
     pub fn ptys(&self) -> Vec<&Path> {
-        self.terminals.iter().map(|terminal| terminal.link.as_path()).collect()
+        self.terminals.iter().map(|(terminal, _)| terminal.link.as_path()).collect()
     }
 
     /// To change something while it runs.
@@ -173,9 +209,12 @@ impl Bound {
         for (_, listener, framing) in self.listeners {
             tasks.spawn(serve::listen(listener, framing, self.handle.clone()));
         }
+        for (_, socket) in self.sockets {
+            tasks.spawn(serve::datagrams(socket, self.handle.clone()));
+        }
         let mut links = Vec::new();
-        for terminal in self.terminals {
-            tasks.spawn(serve::terminal(terminal.near, self.handle.clone()));
+        for (terminal, framing) in self.terminals {
+            tasks.spawn(serve::terminal(terminal.near, framing, self.handle.clone()));
             links.push(terminal.link);
         }
         stop.cancelled().await;
@@ -292,7 +331,7 @@ impl Plant {
     ) -> (Option<Result<Response, Exception>>, Fate) {
         self.counts.requests += 1;
         let tick = self.clock.now().tick;
-        if unit == 0 && framing == Framing::Rtu {
+        if unit == 0 && framing != Framing::Tcp {
             if let Ok(request) = request.filter_writes() {
                 for unit in self.units.values_mut() {
                     let _ = unit.answer(request, tick);
@@ -310,7 +349,7 @@ impl Plant {
         };
         let answer = match (device, fate.exception, request) {
             // On a line nobody answers for a device that is not there; a gateway does.
-            (None, ..) if framing == Framing::Rtu => None,
+            (None, ..) if framing != Framing::Tcp => None,
             (None, ..) => Some(Err(Exception(11))),
             (_, Some(exception), _) | (_, None, Err(exception)) => Some(Err(exception)),
             (Some(device), None, Ok(request)) => Some(device.answer(request, tick)),

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use protocols::modbus::frame::{self, Framing, Inbox, Side, Step};
+use protocols::modbus::frame::{self, Framing, Inbox, Side, Step, TCP_BYTES};
 use protocols::modbus::pdu::{Request, refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_serial::SerialStream;
@@ -38,11 +38,30 @@ pub(super) async fn listen(listener: TcpListener, framing: Framing, handle: Hand
 }
 
 /// Serves a terminal, whoever opens it next.
-pub(super) async fn terminal(mut near: SerialStream, handle: Handle) {
+pub(super) async fn terminal(mut near: SerialStream, framing: Framing, handle: Handle) {
     loop {
-        converse(&handle, Framing::Rtu, &mut near).await;
+        converse(&handle, framing, &mut near).await;
         // Nobody has it open: reads fail until somebody does.
         sleep(VACANT).await;
+    }
+}
+
+/// Answers datagrams, one after the other. What is no frame is passed over; a cut connection is an answer that is lost.
+pub(super) async fn datagrams(socket: UdpSocket, handle: Handle) {
+    let mut room = [0; TCP_BYTES];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut room).await else {
+            // Somebody's port refused an answer, or the network is away.
+            sleep(VACANT).await;
+            continue;
+        };
+        let Ok(Step::Frame { frame, .. }) = frame::tcp(room.get(..length).unwrap_or_default()) else { continue };
+        let reply = reply(&handle, Framing::Tcp, frame.transaction, frame.unit, frame.pdu);
+        let Some(reply) = reply.filter(|reply| !reply.disconnect) else { continue };
+        if let Some(delay) = reply.delay {
+            sleep(delay).await;
+        }
+        let _ = socket.send_to(&reply.bytes, from).await;
     }
 }
 
@@ -92,11 +111,15 @@ fn reply(handle: &Handle, framing: Framing, transaction: u16, unit: u8, pdu: &[u
         (Some(Err(exception)), _) => out.extend(refusal(pdu.first().copied().unwrap_or_default(), *exception)),
         _ => {}
     });
-    if fate.crc
-        && framing == Framing::Rtu
-        && let Some(last) = bytes.last_mut()
-    {
-        *last ^= 1;
+    // The last byte of the sum, or its last digit.
+    let sum = match framing {
+        Framing::Tcp => None,
+        Framing::Rtu => bytes.last_mut(),
+        Framing::Ascii => bytes.iter_mut().rev().nth(2),
+    };
+    if let Some(last) = sum.filter(|_| fate.crc) {
+        // Another digit is a digit, and another byte a byte.
+        *last = if *last == b'0' { b'1' } else { b'0' };
     }
     let silent = answer.is_none() || fate.silence;
     (!silent || fate.disconnect).then_some(Reply { bytes, delay: fate.delay, disconnect: fate.disconnect })

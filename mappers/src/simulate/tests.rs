@@ -175,12 +175,16 @@ async fn units_share_a_pseudo_terminal_that_clients_open_again_and_again() {
 #[tokio::test]
 async fn faults_come_when_asked_for_and_go_again() {
     let simulator = Simulator::from_profile(profile(), 1, 1).tcp(anywhere()).rtu_over_tcp(anywhere());
-    let running = run(simulator).await;
+    let running = run(simulator.ascii_over_tcp(anywhere())).await;
     let addresses: Vec<String> = running.addresses.iter().map(SocketAddr::to_string).collect();
-    let wires = [Wire::Tcp(addresses[0].clone()), Wire::RtuOverTcp(addresses[1].clone())];
+    let wires = [
+        Wire::Tcp(addresses[0].clone()),
+        Wire::RtuOverTcp(addresses[1].clone()),
+        Wire::AsciiOverTcp(addresses[2].clone()),
+    ];
     let request = read(Table::Holding, 100, 1);
     let good = Ok(Response::Registers(vec![200]));
-    for (wire, damaged) in wires.into_iter().zip([CallError::Timeout, CallError::Crc]) {
+    for (wire, damaged) in wires.into_iter().zip([CallError::Timeout, CallError::Crc, CallError::Crc]) {
         let mut master = master(wire);
         for (faults, expected) in [
             ("silence,limit=1", Err(CallError::Timeout)),
@@ -199,9 +203,31 @@ async fn faults_come_when_asked_for_and_go_again() {
         assert_eq!(master.call(target(1), &request).await, good);
         assert!(began.elapsed() >= Duration::from_millis(120));
     }
-    assert_eq!(running.handle.counts().faults, 10);
+    assert_eq!(running.handle.counts().faults, 15);
     running.stop.cancel();
     running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_profile_is_played_in_datagrams_and_in_ascii_on_a_pseudo_terminal() {
+    let link = std::env::temp_dir().join(format!("tidegate-simulator-ascii-{}", std::process::id()));
+    let bound = Simulator::from_profile(profile(), 1, 1).udp(anywhere()).ascii_pty(&link).bind().await.unwrap();
+    let address = bound.udp_addresses()[0].to_string();
+    let (stop, handle) = (CancellationToken::new(), bound.handle());
+    let task = tokio::spawn(bound.run(stop.clone()));
+    let line = SerialLine::default();
+    for wire in [Wire::Udp(address), Wire::AsciiSerial { port: link.to_str().unwrap().to_owned(), line }] {
+        let mut master = master(wire);
+        let write = Request::WriteRegister { address: 100, value: 151 };
+        assert_eq!(master.call(target(1), &write).await, Ok(Response::Written));
+        let good = Ok(Response::Registers(vec![151]));
+        assert_eq!(master.call(target(1), &read(Table::Holding, 100, 1)).await, good);
+        handle.set_faults("silence,limit=1".parse().unwrap());
+        assert_eq!(master.call(target(1), &read(Table::Holding, 100, 1)).await, Err(CallError::Timeout));
+        assert_eq!(master.call(target(1), &read(Table::Holding, 100, 1)).await, good);
+    }
+    stop.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test]

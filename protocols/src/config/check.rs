@@ -50,8 +50,8 @@ impl Reader<'_> {
                 let id = spot.device.as_ref().map_or("a device without a usable id", |device| device.id.as_str());
                 seen.insert((wire, unit), id);
             }
-            if unit == 0 && !matches!(connection.wire, Wire::Tcp(_)) {
-                let message = "unit 0 means all devices of an RTU wire, and none answers";
+            if unit == 0 && connection.wire.framing() != Framing::Tcp {
+                let message = "unit 0 means all devices of a serial wire, and none answers";
                 self.complaints.add(place, message, "write the device's own unit, from 1 to 247");
             }
         }
@@ -61,11 +61,8 @@ impl Reader<'_> {
     pub(super) fn owners(&mut self, connections: &Connections) {
         let mut seen: HashMap<&str, &str> = HashMap::new();
         for connection in connections.values().flatten() {
-            let (end, is_serial) = match &connection.wire {
-                Wire::Serial { port, .. } => (port.as_str(), true),
-                Wire::Ble { adapter } => (adapter.as_str(), true),
-                Wire::Tcp(address) | Wire::RtuOverTcp(address) => (address.as_str(), false),
-            };
+            let end = connection.wire.place();
+            let is_serial = connection.wire.line().is_some() || matches!(connection.wire, Wire::Ble { .. });
             let Some(other) = seen.insert(end, &connection.name) else { continue };
             let place = self.tree.place_of(&["connections", &connection.name]);
             let message = format!("\"{}\" and \"{other}\" both lead to {end}", connection.name);

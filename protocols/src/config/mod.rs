@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use read::{FileKind, folders, gateway, kind_of, named_files, secret_files};
 
 use crate::ble::Identity;
+use crate::modbus::frame::Framing;
 use crate::name::DeviceId;
 use crate::profile::{Profile, Protocol, SerialLine};
 
@@ -183,11 +184,66 @@ pub enum Wire {
         /// Its settings.
         line: SerialLine,
     },
+    /// Modbus ASCII frames over a TCP stream to `host:port`.
+    AsciiOverTcp(String),
+    /// Modbus ASCII on a serial port.
+    AsciiSerial {
+        /// The device path.
+        port: String,
+        /// Its settings.
+        line: SerialLine,
+    },
+    /// Modbus TCP's frames in datagrams to `host:port`, one transaction in each.
+    Udp(String),
+    /// Modbus TCP inside TLS.
+    Tls(TlsWire),
     /// A Bluetooth Low Energy radio.
     Ble {
         /// The adapter, such as `hci0`.
         adapter: String,
     },
+}
+
+/// Modbus TCP inside TLS (MODBUS/TCP Security Protocol Specification v21); paths as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsWire {
+    /// `host:port`; the device's certificate has to be for that host.
+    pub address: String,
+    /// PEM authorities the device's certificate has to come from.
+    pub ca: String,
+    /// PEM certificate chain and PEM private key of this gateway.
+    pub client: Option<(String, String)>,
+}
+
+impl Wire {
+    /// How Modbus is framed on it.
+    pub fn framing(&self) -> Framing {
+        match self {
+            Self::Tcp(_) | Self::Udp(_) | Self::Tls(_) => Framing::Tcp,
+            Self::RtuOverTcp(_) | Self::Serial { .. } | Self::Ble { .. } => Framing::Rtu,
+            Self::AsciiOverTcp(_) | Self::AsciiSerial { .. } => Framing::Ascii,
+        }
+    }
+
+    /// The settings of a serial port; `None` elsewhere.
+    pub fn line(&self) -> Option<&SerialLine> {
+        match self {
+            Self::Serial { line, .. } | Self::AsciiSerial { line, .. } => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Where it leads: a device path, `host:port`, an adapter.
+    pub fn place(&self) -> &str {
+        match self {
+            Self::Tcp(address) | Self::RtuOverTcp(address) | Self::AsciiOverTcp(address) | Self::Udp(address) => {
+                address
+            }
+            Self::Tls(wire) => &wire.address,
+            Self::Serial { port, .. } | Self::AsciiSerial { port, .. } => port,
+            Self::Ble { adapter } => adapter,
+        }
+    }
 }
 
 /// One device of an installation.

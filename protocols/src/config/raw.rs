@@ -209,11 +209,11 @@ pub(super) struct RawConnection {
     pub(super) ble: Option<RawRadio>,
 }
 
-/// A Modbus wire: one of serial, tcp, rtu_over_tcp.
+/// A Modbus wire: one of serial, tcp, rtu_over_tcp, ascii_over_tcp, udp, tls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawWire {
-    /// Modbus RTU on a serial port.
+    /// Modbus RTU or ASCII on a serial port.
     pub(super) serial: Option<RawPort>,
     /// Modbus TCP, host and port.
     #[serde(default)]
@@ -223,6 +223,16 @@ pub(super) struct RawWire {
     #[serde(default)]
     #[schemars(schema_with = "host_port")]
     pub(super) rtu_over_tcp: Option<String>,
+    /// Modbus ASCII frames over TCP, host and port.
+    #[serde(default)]
+    #[schemars(schema_with = "host_port")]
+    pub(super) ascii_over_tcp: Option<String>,
+    /// Modbus TCP's frames in datagrams, host and port.
+    #[serde(default)]
+    #[schemars(schema_with = "host_port")]
+    pub(super) udp: Option<String>,
+    /// Modbus TCP inside TLS (Modbus/TCP Security).
+    pub(super) tls: Option<RawTlsWire>,
     /// How long an answer may take; 1s when absent.
     pub(super) timeout: Option<RawDuration>,
     /// Quiet time before every request.
@@ -235,6 +245,29 @@ pub(super) struct RawWire {
     pub(super) in_flight: Option<u16>,
 }
 
+/// Modbus TCP inside TLS.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTlsWire {
+    /// Host and port; the device's certificate has to be for that host.
+    #[schemars(schema_with = "tls_host_port")]
+    pub(super) address: String,
+    /// PEM file with the authorities the device's certificate has to come from.
+    pub(super) ca: String,
+    /// PEM file with this gateway's certificate chain, for devices that want one.
+    pub(super) cert: Option<String>,
+    /// PEM file with its private key.
+    pub(super) key: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawFraming {
+    #[default]
+    Rtu,
+    Ascii,
+}
+
 /// A serial port.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +275,9 @@ pub(super) struct RawPort {
     /// The device path.
     #[schemars(extend("examples" = ["/dev/serial/by-id/usb-FTDI"]))]
     pub(super) port: String,
+    /// How Modbus is framed; ascii has 7 data bits and even parity where nothing else is said.
+    #[serde(default)]
+    pub(super) framing: RawFraming,
     /// Bits a second.
     #[schemars(range(min = 50, max = 4_000_000))]
     pub(super) baud: Option<u32>,
@@ -433,6 +469,10 @@ fn bind(_: &mut Generator) -> Schema {
 
 fn host_port(_: &mut Generator) -> Schema {
     json_schema!({"type": "string", "pattern": r"^([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}$", "examples": ["192.168.1.10:502"]})
+}
+
+fn tls_host_port(_: &mut Generator) -> Schema {
+    json_schema!({"type": "string", "pattern": r"^([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}$", "examples": ["192.168.1.10:802"]})
 }
 
 fn data_bits(_: &mut Generator) -> Schema {

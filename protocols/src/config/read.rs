@@ -3,9 +3,9 @@
 //! In: located trees of `gateway.yaml`, and the profiles there are. Out: the installation, or every complaint at once.
 //! Must never look for a file itself.
 
-use super::raw::{RawAnonymous, RawConnection, RawFile, RawLimits, RawPort, RawWire};
+use super::raw::{RawAnonymous, RawConnection, RawFile, RawFraming, RawLimits, RawPort, RawTlsWire, RawWire};
 use super::*;
-use crate::profile::{Library, Wish, raw::RawLine};
+use crate::profile::{Library, Wish, raw::RawLine, raw::RawParity};
 use crate::value::Value;
 use crate::yaml::{Complaints, Node, Place, Strictness, nearest, prune_gaps, quoted_list, walk};
 
@@ -54,19 +54,30 @@ pub fn named_files(tree: &Node) -> Vec<(&str, &Place)> {
     let tls = listeners.iter().filter_map(|listener| listener.get("tls"));
     let of_tls = tls.flat_map(|tls| ["cert", "key", "client_ca"].into_iter().filter_map(|key| tls.get(key)));
     let of_upstreams = upstream_files(tree, &[&["tls", "ca"], &["tls", "cert"]]);
+    let of_wires = wire_files(tree, &["ca", "cert"]);
     users
         .into_iter()
         .chain(of_tls)
         .filter_map(|node| Some((node.text()?, &node.place)))
         .chain(of_upstreams)
+        .chain(of_wires)
         .chain(secret_files(tree))
         .collect()
 }
 
 /// Of the files of [`named_files`], those that nobody but the gateway's user should read: passwords, tokens, keys of
-/// upstreams.
+/// upstreams and of Modbus wires inside TLS.
 pub fn secret_files(tree: &Node) -> Vec<(&str, &Place)> {
-    upstream_files(tree, &[&["password_file"], &["proxy_password_file"], &["tls", "key"], &["azure", "key_file"]])
+    let keys: [&[&str]; 4] = [&["password_file"], &["proxy_password_file"], &["tls", "key"], &["azure", "key_file"]];
+    upstream_files(tree, &keys).into_iter().chain(wire_files(tree, &["key"])).collect()
+}
+
+/// The files that the TLS of Modbus wires names under these keys.
+fn wire_files<'a>(tree: &'a Node, keys: &[&str]) -> Vec<(&'a str, &'a Place)> {
+    let connections = tree.get("connections").map(Node::entries).unwrap_or_default();
+    let wires = connections.iter().filter_map(|entry| entry.value.find(&["modbus", "tls"]));
+    let nodes = wires.flat_map(|tls| keys.iter().filter_map(|key| tls.get(key)));
+    nodes.filter_map(|node| Some((node.text()?, &node.place))).collect()
 }
 
 fn upstream_files<'a>(tree: &'a Node, keys: &[&[&str]]) -> Vec<(&'a str, &'a Place)> {
@@ -164,12 +175,22 @@ impl Reader<'_> {
     fn connection(&mut self, name: &str, raw: &RawWire, node: &Node) -> Option<Connection> {
         let at = |key| node.place_of(&["modbus", key]);
         let is_serial = raw.serial.is_some();
-        let wire = match (&raw.serial, &raw.tcp, &raw.rtu_over_tcp) {
-            (Some(port), None, None) => Wire::Serial { port: port.port.clone(), line: line(port) },
-            (None, Some(address), None) => Wire::Tcp(address.clone()),
-            (None, None, Some(address)) => Wire::RtuOverTcp(address.clone()),
-            (None, None, None) => {
-                let hint = "write one of: serial: {port: /dev/…}, tcp: \"host:502\", rtu_over_tcp: \"host:502\"";
+        let has_parity = node.find(&["modbus", "serial", "parity"]).is_some();
+        let mut wires = [
+            raw.serial.as_ref().map(|port| port_wire(port, has_parity)),
+            raw.tcp.clone().map(Wire::Tcp),
+            raw.rtu_over_tcp.clone().map(Wire::RtuOverTcp),
+            raw.ascii_over_tcp.clone().map(Wire::AsciiOverTcp),
+            raw.udp.clone().map(Wire::Udp),
+            raw.tls.as_ref().map(|tls| self.tls_wire(tls, node)),
+        ]
+        .into_iter()
+        .flatten();
+        let wire = match (wires.next(), wires.next()) {
+            (Some(wire), None) => wire,
+            (None, _) => {
+                let hint = "write one of: serial: {port: /dev/…}, tcp: \"host:502\", rtu_over_tcp: \"host:502\", \
+                            ascii_over_tcp: \"host:502\", udp: \"host:502\", tls: {address: \"host:802\", ca: ca.pem}";
                 self.complaints.add(at(""), format!("\"{name}\" leads nowhere"), hint);
                 return None;
             }
@@ -179,18 +200,30 @@ impl Reader<'_> {
                 return None;
             }
         };
-        for (key, address) in [("tcp", &raw.tcp), ("rtu_over_tcp", &raw.rtu_over_tcp)] {
-            let port =
-                address.as_ref().and_then(|address| address.rsplit_once(':')).map(|(_, port)| port.parse::<u16>());
+        if !is_serial {
+            let port = wire.place().rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             if port.is_some_and(|port| !port.is_ok_and(|port| port > 0)) {
-                self.complaints.add(at(key), "the port is not from 1 to 65535", "Modbus TCP has port 502");
+                let (path, hint): (&[&str], _) = match &wire {
+                    Wire::Tls(_) => (&["modbus", "tls", "address"], "Modbus TCP inside TLS has port 802"),
+                    Wire::RtuOverTcp(_) => (&["modbus", "rtu_over_tcp"], "Modbus TCP has port 502"),
+                    Wire::AsciiOverTcp(_) => (&["modbus", "ascii_over_tcp"], "Modbus TCP has port 502"),
+                    Wire::Udp(_) => (&["modbus", "udp"], "Modbus UDP has port 502"),
+                    _ => (&["modbus", "tcp"], "Modbus TCP has port 502"),
+                };
+                self.complaints.add(node.place_of(path), "the port is not from 1 to 65535", hint);
             }
         }
         if raw.echo && !is_serial {
             self.complaints.add(at("echo"), "only serial adapters echo", "leave echo out");
         }
-        if raw.in_flight.is_some_and(|count| count > 1) && raw.tcp.is_none() {
-            self.complaints.add(at("in_flight"), "an RTU wire carries one request at a time", "leave in_flight out");
+        if raw.in_flight.is_some_and(|count| count > 1) && !matches!(wire, Wire::Tcp(_) | Wire::Tls(_)) {
+            let word = match wire.framing() {
+                Framing::Tcp => "a UDP",
+                Framing::Rtu => "an RTU",
+                Framing::Ascii => "an ASCII",
+            };
+            let message = format!("{word} wire carries one request at a time");
+            self.complaints.add(at("in_flight"), message, "leave in_flight out");
         }
         if raw.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
             self.complaints.add(at("timeout"), "no device answers in 0 time", "write a duration such as 500ms");
@@ -204,6 +237,21 @@ impl Reader<'_> {
             echo: raw.echo,
             in_flight: raw.in_flight.unwrap_or(1),
         })
+    }
+
+    fn tls_wire(&mut self, raw: &RawTlsWire, node: &Node) -> Wire {
+        let lonely = match (&raw.cert, &raw.key) {
+            (Some(_), None) => Some(("cert", "key")),
+            (None, Some(_)) => Some(("key", "cert")),
+            _ => None,
+        };
+        if let Some((there, missing)) = lonely {
+            let message = format!("{there} without {missing}");
+            let hint = "a certificate is shown with its key: write both, or neither";
+            self.complaints.add(node.place_of(&["modbus", "tls", there]), message, hint);
+        }
+        let client = raw.cert.clone().zip(raw.key.clone());
+        Wire::Tls(TlsWire { address: raw.address.clone(), ca: raw.ca.clone(), client })
     }
 
     fn devices(&mut self, connections: &Connections) -> Vec<Arc<Device>> {
@@ -281,8 +329,14 @@ fn radio_of(name: &str, adapter: Option<String>) -> Connection {
     }
 }
 
-fn line(raw: &RawPort) -> SerialLine {
-    SerialLine::from_raw(&RawLine::new(raw.baud, raw.data, raw.parity, raw.stop, raw.flow, raw.rs485))
+/// RTU needs eight data bits; ASCII has seven and even parity by default (Serial Line guide V1.02, section 2.5.2).
+fn port_wire(raw: &RawPort, has_parity: bool) -> Wire {
+    let port = raw.port.clone();
+    let is_ascii = raw.framing == RawFraming::Ascii;
+    let data = raw.data.or(is_ascii.then_some(7));
+    let parity = if is_ascii && !has_parity { RawParity::Even } else { raw.parity };
+    let line = SerialLine::from_raw(&RawLine::new(raw.baud, data, parity, raw.stop, raw.flow, raw.rs485));
+    if is_ascii { Wire::AsciiSerial { port, line } } else { Wire::Serial { port, line } }
 }
 
 pub(super) fn anonymous(raw: RawAnonymous) -> Anonymous {

@@ -1,7 +1,7 @@
 //! Gateway and users files as people write them: the contract's example, and mistakes with the place and the remedy.
 
 use super::*;
-use crate::profile::Library;
+use crate::profile::{Library, Parity};
 use crate::yaml::{Complaint, Complaints, read};
 
 const SDM630: &str = include_str!("../../../tests/data/profiles/eastron-sdm630.yaml");
@@ -237,7 +237,8 @@ fn a_wire_has_one_end_and_one_owner() {
         ("  a: {}\n", "4:3: \"a\" has too few entries\n  at least 1 needed\n"),
         (
             "  a: {modbus: {timeout: 1s}}\n",
-            "4:7: \"a\" leads nowhere\n  write one of: serial: {port: /dev/…}, tcp: \"host:502\", rtu_over_tcp: \"host:502\"\n",
+            "4:7: \"a\" leads nowhere\n  write one of: serial: {port: /dev/…}, tcp: \"host:502\", rtu_over_tcp: \"host:502\", \
+             ascii_over_tcp: \"host:502\", udp: \"host:502\", tls: {address: \"host:802\", ca: ca.pem}\n",
         ),
         (
             "  a: {modbus: {tcp: \"h:1\", rtu_over_tcp: \"h:2\"}}\n",
@@ -251,6 +252,31 @@ fn a_wire_has_one_end_and_one_owner() {
         (
             "  a: {modbus: {rtu_over_tcp: \"h:1\", in_flight: 4}}\n",
             "4:48: an RTU wire carries one request at a time\n  leave in_flight out\n",
+        ),
+        (
+            "  a: {modbus: {ascii_over_tcp: \"h:1\", in_flight: 4}}\n",
+            "4:50: an ASCII wire carries one request at a time\n  leave in_flight out\n",
+        ),
+        (
+            "  a: {modbus: {udp: \"h:1\", in_flight: 4}}\n",
+            "4:39: a UDP wire carries one request at a time\n  leave in_flight out\n",
+        ),
+        ("  a: {modbus: {udp: \"h:0\"}}\n", "4:21: the port is not from 1 to 65535\n  Modbus UDP has port 502\n"),
+        (
+            "  a: {modbus: {tls: {address: \"h:0\", ca: c}}}\n",
+            "4:31: the port is not from 1 to 65535\n  Modbus TCP inside TLS has port 802\n",
+        ),
+        (
+            "  a: {modbus: {tls: {address: \"h:1\", ca: c, cert: d}}}\n",
+            "4:51: cert without key\n  a certificate is shown with its key: write both, or neither\n",
+        ),
+        (
+            "  a: {modbus: {serial: {port: /dev/x, framing: asci}}}\n",
+            "4:48: \"framing\" cannot be \"asci\"\n  did you mean \"ascii\"? write one of: rtu, ascii\n",
+        ),
+        (
+            "  a: {modbus: {serial: {port: /dev/x, framing: ascii}}}\n  b: {modbus: {serial: {port: /dev/x}}}\n",
+            "5:3: \"b\" and \"a\" both lead to /dev/x\n  a wire has one owner: put the devices on one connection\n",
         ),
         (
             "  a: {modbus: {serial: {port: /dev/x}}}\n  b: {modbus: {serial: {port: /dev/x}}}\n",
@@ -267,6 +293,31 @@ fn a_wire_has_one_end_and_one_owner() {
     let read = parse(&format!("{head}  a: {{modbus: {{rtu_over_tcp: \"h:1\", delay: 20ms}}}}\n"));
     let wire = &read.config.unwrap().connections["a"];
     assert_eq!((&wire.wire, wire.delay), (&Wire::RtuOverTcp("h:1".to_owned()), Duration::from_millis(20)));
+}
+
+#[test]
+fn a_modbus_wire_is_what_its_key_says() {
+    let line = |data, parity| SerialLine { data, parity, ..SerialLine::default() };
+    let ascii = |data, parity| Wire::AsciiSerial { port: "/dev/x".to_owned(), line: line(data, parity) };
+    let tls = |client| TlsWire { address: "h:802".to_owned(), ca: "ca.pem".to_owned(), client };
+    let pair = Some(("c.pem".to_owned(), "k.pem".to_owned()));
+    for (body, expected) in [
+        ("ascii_over_tcp: \"h:1\"", Wire::AsciiOverTcp("h:1".to_owned())),
+        ("udp: \"h:502\"", Wire::Udp("h:502".to_owned())),
+        ("tls: {address: \"h:802\", ca: ca.pem}", Wire::Tls(tls(None))),
+        ("tls: {address: \"h:802\", ca: ca.pem, cert: c.pem, key: k.pem}, in_flight: 4", Wire::Tls(tls(pair))),
+        // Serial Line guide V1.02, section 2.5.2: seven data bits, even parity.
+        ("serial: {port: /dev/x, framing: ascii}", ascii(7, Parity::Even)),
+        ("serial: {port: /dev/x, framing: ascii, data: 8, parity: none}", ascii(8, Parity::None)),
+        (
+            "serial: {port: /dev/x, framing: rtu}",
+            Wire::Serial { port: "/dev/x".to_owned(), line: SerialLine::default() },
+        ),
+    ] {
+        let read = parse(&format!("schema: 1\ngateway: {{id: g}}\nconnections:\n  a: {{modbus: {{{body}}}}}\n"));
+        assert_eq!(read.complaints, "", "{body}");
+        assert_eq!(read.config.unwrap().connections["a"].wire, expected, "{body}");
+    }
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn identification(bytes: &[u8]) -> Length {
 }
 
 /// Looks at the first characters of an ASCII stream.
-fn ascii(bytes: &[u8]) -> Step<'_> {
+pub fn ascii(bytes: &[u8]) -> Step<'_> {
     let Some(colon) = bytes.iter().position(|byte| *byte == b':') else {
         return match bytes.len() {
             0 => Step::More,
@@ -334,6 +334,17 @@ pub fn pdu_bytes(framing: Framing, frame: &Frame<'_>) -> Vec<u8> {
     match framing {
         Framing::Ascii => unhex(frame.pdu).unwrap_or_default(),
         Framing::Tcp | Framing::Rtu => frame.pdu.to_vec(),
+    }
+}
+
+/// Unit and function of what begins here like a frame of a serial line, whole and right or not.
+pub fn head(framing: Framing, bytes: &[u8]) -> Option<(u8, u8)> {
+    match framing {
+        Framing::Ascii => match unhex(bytes.get(1..5)?)?.as_slice() {
+            [unit, function] => Some((*unit, *function)),
+            _ => None,
+        },
+        Framing::Tcp | Framing::Rtu => Some((*bytes.first()?, *bytes.get(1)?)),
     }
 }
 

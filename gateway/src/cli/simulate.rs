@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mappers::simulate::{Faults, Simulator, Talker};
 use protocols::profile::Resolved;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, Kind};
@@ -110,10 +111,7 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         screen.line(&format!("listening pty {}", path.display()))?;
     }
     let stop = CancellationToken::new();
-    let playing = tokio::spawn(bound.run(stop.clone()));
-    crate::run::stop_signal().await;
-    stop.cancel();
-    playing.await.map_err(|error| Failure::new(Kind::Internal, error.to_string()))
+    until_stopped(tokio::spawn(bound.run(stop.clone())), stop).await
 }
 
 /// Plays a serial device: it says what the profile's golden tests have recorded.
@@ -141,7 +139,11 @@ async fn talk(command: &Command, resolved: &Resolved, faults: Faults, screen: &m
         screen.line(&format!("listening pty {}", path.display()))?;
     }
     let stop = CancellationToken::new();
-    let playing = tokio::spawn(bound.run(stop.clone()));
+    until_stopped(tokio::spawn(bound.run(stop.clone())), stop).await
+}
+
+/// Lets a device play until SIGTERM or Ctrl-C.
+async fn until_stopped(playing: JoinHandle<()>, stop: CancellationToken) -> Result<(), Failure> {
     crate::run::stop_signal().await;
     stop.cancel();
     playing.await.map_err(|error| Failure::new(Kind::Internal, error.to_string()))

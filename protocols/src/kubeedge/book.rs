@@ -355,7 +355,6 @@ fn is_stale(twin: &MsgTwin, live: Option<&Field>) -> bool {
     held.cloud > wanted.cloud || held.edge > wanted.edge
 }
 
-#[allow(clippy::too_many_arguments, reason = "one key of an update with all that decides about it")]
 /// An empty text is no value; the same text again is no new version.
 fn put(slot: &mut Option<Held>, version: &mut TwinVersion, text: &str, now: i64) {
     if slot.as_ref().map_or("", |held| &held.value) != text {

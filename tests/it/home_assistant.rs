@@ -62,7 +62,7 @@ fn home_assistant(url: Option<String>) -> Box<dyn Dialect> {
         rate: 0,
         window: 32,
     };
-    dialect::build(&upstream, Vec::new()).unwrap()
+    dialect::build(&upstream, Vec::new())
 }
 
 fn now(tick: u64) -> Now {

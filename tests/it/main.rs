@@ -14,6 +14,8 @@ mod ble_gateway;
 mod ble_transport;
 /// Twins in step with another broker.
 mod bridge;
+/// A gateway as a mapper of a KubeEdge edge node.
+mod bridge_kubeedge;
 /// The broker as mosquitto's clients and Paho see it.
 mod broker_peers;
 /// The commands as people type them.

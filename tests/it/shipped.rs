@@ -143,7 +143,7 @@ fn the_sample_configuration_is_right() {
 
 #[test]
 fn the_sample_of_every_cloud_is_right() {
-    for name in ["aws", "azure", "homeassistant", "plain", "thingsboard"] {
+    for name in ["aws", "azure", "homeassistant", "kubeedge", "plain", "thingsboard"] {
         let (mut complaints, mut warnings) = (Complaints::new(), Complaints::new());
         let file = format!("upstream-{name}.yaml");
         let tree = protocols::yaml::read(&file, &text_of(&format!("configs/{file}")), &mut complaints).unwrap();

@@ -5,13 +5,10 @@
 use std::collections::BTreeMap;
 
 use protocols::config::upstream::Upstream;
-use protocols::dialect::{Dialect, Unbuilt, build};
+use protocols::dialect::{Dialect, build};
 
 /// Makes the dialect of an upstream.
-///
-/// # Errors
-/// When this program has no words for it.
-pub(super) fn make(upstream: &Upstream, memory: BTreeMap<String, String>) -> Result<Box<dyn Dialect>, Unbuilt> {
+pub(super) fn make(upstream: &Upstream, memory: BTreeMap<String, String>) -> Box<dyn Dialect> {
     build(upstream, memory.into_iter().collect())
 }
 

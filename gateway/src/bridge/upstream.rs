@@ -162,13 +162,9 @@ pub(super) async fn run(beginning: Beginning, orders: mpsc::Receiver<Order>) {
         // the store is being closed
         Err(_) => return,
     };
-    match dialects::make(&beginning.config, kept.memory) {
-        Ok(dialect) => {
-            let kept = Kept { marks: kept.marks, spool: kept.spool };
-            Task::new(beginning, name, dialect, kept).run(orders).await;
-        }
-        Err(error) => tracing::error!(upstream = %name, %error, "nothing is sent there"),
-    }
+    let dialect = dialects::make(&beginning.config, kept.memory);
+    let kept = Kept { marks: kept.marks, spool: kept.spool };
+    Task::new(beginning, name, dialect, kept).run(orders).await;
 }
 
 /// What is kept beside the dialect's memory.

@@ -130,13 +130,6 @@ impl Reader<'_> {
     /// What may stand in the file and does nothing yet; nobody shall wait for it.
     pub(super) fn warn_of_what_is_not_served(&mut self) {
         let tree = self.tree;
-        for item in tree.get("upstream").map(Node::items).unwrap_or_default() {
-            let Some(dialect) = item.entry("dialect").filter(|entry| entry.value.text() == Some("kubeedge")) else {
-                continue;
-            };
-            let message = "this version has no words for the dialect kubeedge yet";
-            self.warnings.add(&dialect.value.place, message, "it is checked and left alone; nothing is sent there");
-        }
         if let Some(web) = tree.entry("web") {
             let message = "this version does not serve the web page yet";
             self.warnings.add(&web.key_place, message, "it is checked and left alone; nothing listens there");

@@ -523,12 +523,3 @@ fn a_radio_has_an_adapter_of_its_own_and_devices_that_speak_bluetooth() {
         assert!(complaints.contains(expected), "{complaints}");
     }
 }
-
-#[test]
-fn an_upstream_without_words_is_a_warning() {
-    let head = "schema: 1\ngateway: {id: g}\nupstream: [{name: c, url: \"mqtt://h\", dialect: ";
-    let found = parse(&format!("{head}kubeedge}}]\n"));
-    assert_eq!(found.complaints, "");
-    assert!(found.warnings.contains("no words for the dialect kubeedge"), "{}", found.warnings);
-    assert_eq!(parse(&format!("{head}plain}}]\n")).warnings, "");
-}

@@ -6,25 +6,15 @@ use super::Dialect;
 use super::aws::Aws;
 use super::azure::Azure;
 use super::homeassistant::HomeAssistant;
+use super::kubeedge::KubeEdge;
 use super::plain::Plain;
 use super::thingsboard::ThingsBoard;
 use crate::config::upstream::{self, Upstream};
 
-/// Why a dialect cannot be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unbuilt {
-    /// There is no such dialect in this build.
-    #[error("there is no dialect {0} in this program")]
-    NoWords(&'static str),
-}
-
 /// Makes the dialect of an upstream. `memory` is everything that [`Dialect::memory`] handed out in earlier runs and that
 /// was not forgotten since.
-///
-/// # Errors
-/// [`Unbuilt`] where there is none.
-pub fn build(upstream: &Upstream, memory: Vec<(String, String)>) -> Result<Box<dyn Dialect>, Unbuilt> {
-    Ok(match &upstream.dialect {
+pub fn build(upstream: &Upstream, memory: Vec<(String, String)>) -> Box<dyn Dialect> {
+    match &upstream.dialect {
         upstream::Dialect::HomeAssistant { discovery_prefix, prefix } => {
             let prefix = upstream.url.is_some().then_some(prefix.as_str());
             Box::new(HomeAssistant::new(discovery_prefix, prefix, memory))
@@ -36,6 +26,8 @@ pub fn build(upstream: &Upstream, memory: Vec<(String, String)>) -> Result<Box<d
         }
         upstream::Dialect::Azure { hub, device, .. } => Box::new(Azure::new(hub, device, memory)),
         upstream::Dialect::ThingsBoard { device_type } => Box::new(ThingsBoard::new(device_type.as_deref(), memory)),
-        upstream::Dialect::KubeEdge { .. } => return Err(Unbuilt::NoWords("kubeedge")),
-    })
+        upstream::Dialect::KubeEdge { namespace, node } => {
+            Box::new(KubeEdge::new(namespace.as_deref(), node.as_deref(), memory))
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod build;
 #[cfg(test)]
 mod for_tests;
 pub mod homeassistant;
+pub mod kubeedge;
 pub mod plain;
 pub mod thingsboard;
 
@@ -22,7 +23,7 @@ use crate::outbox::{Batch, Gap, Item, Settled, Streamed};
 use crate::profile::Profile;
 use crate::value::{Now, Timestamp, Value};
 
-pub use build::{Unbuilt, build};
+pub use build::build;
 
 /// Text of the other side for a message to people: printable, and no longer than a line.
 fn text_of(bytes: &[u8]) -> String {

@@ -112,6 +112,8 @@ pub struct Counters {
     pub dropped: u64,
     /// Sent again.
     pub retries: u64,
+    /// Opened again, where a port does so by itself within a request; those the host asked for may be among them.
+    pub reopened: u64,
 }
 
 /// What a device sent without being asked: a streamed line, an advertisement, a notification.

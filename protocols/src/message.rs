@@ -133,7 +133,7 @@ pub struct ReportedOut {
     pub version: u64,
     /// The last good value and its time, while the quality is bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_good: Option<LastGood>,
+    pub last_good: Option<Box<LastGood>>,
 }
 
 /// A value that was good once.

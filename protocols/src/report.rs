@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::profile::{Counter, Deadband, Profile, Property, ReportMode};
-use crate::value::{Now, Quality, Reading, Value, same};
+use crate::value::{Now, Packed, PackedReading, Quality, Reading, Value};
 
 /// A heartbeat may come this much early, as a share of `max_interval` (1/20): the reading that arrives a millisecond
 /// before its time is the one to send, as the next one may be an interval away.
@@ -27,7 +27,7 @@ pub struct Report {
 /// What was told of one property. There is one for each property of each device, so it holds what all need.
 #[derive(Clone, Debug, Default)]
 struct Mark {
-    told: Option<Reading>,
+    told: Option<PackedReading>,
     told_at: u64,
     more: Option<Box<More>>,
 }
@@ -120,7 +120,8 @@ impl Report {
                 if let Some(more) = &mut mark.more {
                     more.stale = true;
                 }
-                if let Some(told) = mark.told.clone().filter(|_| rule.report.mode != ReportMode::Never) {
+                let told = mark.told.as_ref().filter(|_| rule.report.mode != ReportMode::Never);
+                if let Some(told) = told.map(PackedReading::to_reading) {
                     let old = Reading { quality: Quality::Uncertain(None), ..told };
                     out.push((*property, mark.tell(old, now.tick)));
                 }
@@ -170,7 +171,7 @@ impl Report {
 
 impl Mark {
     fn tell(&mut self, reading: Reading, tick: u64) -> Reading {
-        self.told = Some(reading.clone());
+        self.told = Some(reading.clone().into());
         self.told_at = tick;
         self.forget_held();
         reading
@@ -212,9 +213,9 @@ fn more(property: &Property) -> Option<Box<More>> {
 
 /// Whether a value has left the dead band around what was told: changes smaller than the band are inside, and with two
 /// bands a change has to leave both.
-fn moved(deadband: Option<&Deadband>, told: &Value, value: &Value) -> bool {
+fn moved(deadband: Option<&Deadband>, told: &Packed, value: &Value) -> bool {
     let (Some(deadband), Some(from), Some(to)) = (deadband, told.as_f64(), value.as_f64()) else {
-        return !same(told, value);
+        return !told.is(value);
     };
     // 230.2 - 230.1 is a little less than 0.1 in binary; the band is meant in decimals.
     let step = (to - from).abs() * (1.0 + ROUNDING);

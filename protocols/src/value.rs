@@ -3,8 +3,12 @@
 //! In: numbers from codecs, JSON from the bus. Out: the same in one form. Must never turn a bad reading into a
 //! number, and never send a 64-bit integer through a float.
 
+mod packed;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use packed::{Packed, PackedReading};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

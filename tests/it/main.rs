@@ -26,6 +26,8 @@ mod durability;
 mod home_assistant;
 /// KubeEdge's device topics against recordings of edgecore.
 mod kubeedge;
+/// Devices with every kind of fault: no wrong value, and each fault counted.
+mod modbus_faults;
 /// pymodbus and libmodbus through the whole gateway.
 mod modbus_peers;
 /// pymodbus on the other Modbus wires: ASCII, datagrams, TLS.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mappers::bus::{Far, Incoming, Message as BusMessage, Outgoing};
+use mappers::bus::{Far, Incoming, Message as BusMessage, Outgoing, Receiver};
 use tokio::sync::{Notify, oneshot};
 
 use super::access::Access;
@@ -112,7 +112,7 @@ impl Local {
     }
 
     /// The mapper's next word, once the desk has room for it: its queue fills meanwhile, and that it can see.
-    async fn hear(&self, out: &mut tokio::sync::mpsc::Receiver<Outgoing>) -> Option<Outgoing> {
+    async fn hear(&self, out: &mut Receiver<Outgoing>) -> Option<Outgoing> {
         let desk = &self.shared.desk;
         loop {
             // made before the desk is looked at, so that the word is not missed

@@ -10,7 +10,7 @@ use protocols::twin::{Leaf, Saved};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoredTwin;
-use super::leaves::{self, Entry};
+use super::leaves::{self, Body, Entry};
 use super::open::Fault;
 use super::rows::Names;
 
@@ -35,9 +35,11 @@ impl Image {
         }
     }
 
-    fn body(self, device: i64) -> Vec<u8> {
-        let leaves = self.leaves.into_iter().map(|(property, leaf)| (property, Some(leaf))).collect();
-        leaves::encode(&[Entry { device, version: self.version, leaves }])
+    fn body(&self, device: i64) -> Body {
+        let leaves: Vec<_> = self.leaves.iter().map(|(property, leaf)| (*property, Some(leaf))).collect();
+        let mut body = Body::new(leaves.iter().find_map(|(_, leaf)| Some(leaf.as_ref()?.at)));
+        body.add(device, self.version, &leaves);
+        body
     }
 }
 
@@ -87,7 +89,7 @@ pub(super) fn load(connection: &Connection, names: &Names, reserve: u64) -> Resu
 
 fn put_base(connection: &Connection, device: i64, image: Image) -> Result<(), rusqlite::Error> {
     let sql = "INSERT OR REPLACE INTO base (device, body) VALUES (?1, ?2)";
-    connection.prepare_cached(sql)?.execute(params![device, image.body(device)]).map(drop)
+    connection.prepare_cached(sql)?.execute(params![device, image.body(device).bytes()]).map(drop)
 }
 
 /// Bytes of the journal and of the base.

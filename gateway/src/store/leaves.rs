@@ -48,25 +48,41 @@ pub(super) struct Entry {
 #[error("a row of reported values cannot be read")]
 pub(super) struct Unreadable;
 
-/// Writes a body.
-pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
-    let base = entries.iter().flat_map(|entry| &entry.leaves).find_map(|(_, leaf)| leaf.as_ref());
-    let base = base.map_or(0, |leaf| leaf.at.as_ms());
-    let mut out = vec![FORMAT];
-    zigzag(base, &mut out);
-    for entry in entries {
-        varint(entry.device as u64, &mut out);
-        varint(entry.version, &mut out);
-        varint(entry.leaves.len() as u64, &mut out);
-        for (property, leaf) in &entry.leaves {
-            varint(*property as u64, &mut out);
+/// A body on its way. Devices are added one after the other, so that nobody has to hold all of them as leaves: a flush
+/// of a hundred devices would be a megabyte of them.
+pub(super) struct Body {
+    base: i64,
+    bytes: Vec<u8>,
+}
+
+impl Body {
+    /// Begins one; times are written as differences from `base`.
+    pub(super) fn new(base: Option<Timestamp>) -> Self {
+        let base = base.map_or(0, Timestamp::as_ms);
+        let mut bytes = vec![FORMAT];
+        zigzag(base, &mut bytes);
+        Self { base, bytes }
+    }
+
+    /// Adds a device: its number, its version, its leaves sorted by the number of the property.
+    pub(super) fn add(&mut self, device: i64, version: u64, leaves: &[(i64, Option<&ReportedOut>)]) {
+        let out = &mut self.bytes;
+        varint(device as u64, out);
+        varint(version, out);
+        varint(leaves.len() as u64, out);
+        for (property, leaf) in leaves {
+            varint(*property as u64, out);
             match leaf {
-                Some(leaf) => put_leaf(leaf, entry.version, base, &mut out),
+                Some(leaf) => put_leaf(leaf, version, self.base, out),
                 None => out.push(GONE),
             }
         }
     }
-    out
+
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Reads a body.
@@ -241,7 +257,7 @@ impl<'a> Bytes<'a> {
             _ => {
                 let kind = self.byte()?;
                 let at = self.at(base)?;
-                Some(LastGood { at, value: self.value(kind)? })
+                Some(Box::new(LastGood { at, value: self.value(kind)? }))
             }
         };
         Ok(Some(ReportedOut { value, quality, at, version, last_good }))
@@ -277,6 +293,17 @@ mod tests {
 
     use super::*;
 
+    /// A body of all these.
+    fn encode(entries: &[Entry]) -> Vec<u8> {
+        let first = entries.iter().flat_map(|entry| &entry.leaves).find_map(|(_, leaf)| Some(leaf.as_ref()?.at));
+        let mut body = Body::new(first);
+        for Entry { device, version, leaves } in entries {
+            let leaves: Vec<_> = leaves.iter().map(|(property, leaf)| (*property, leaf.as_ref())).collect();
+            body.add(*device, *version, &leaves);
+        }
+        body.bytes().to_vec()
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),
@@ -299,7 +326,7 @@ mod tests {
             Quality::Bad(Why::Exception(2)),
         ]);
         let at = || (-10_000_000_000_000i64..10_000_000_000_000).prop_map(Timestamp::from_ms);
-        let last = prop::option::of((value(), at()).prop_map(|(value, at)| LastGood { value, at }));
+        let last = prop::option::of((value(), at()).prop_map(|(value, at)| Box::new(LastGood { value, at })));
         let leaf = (value(), quality, at(), any::<u64>(), last);
         let leaf = leaf.prop_map(|(value, quality, at, version, last_good)| ReportedOut {
             value,

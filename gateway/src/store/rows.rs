@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use protocols::name::{DeviceId, PropertyName};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::leaves::{self, Entry};
+use super::leaves::Body;
 use super::{ReportedWrite, TwinWrite};
 
 /// The longest journal row, in bytes, before another one is begun: it bounds what one read of the journal holds.
@@ -100,12 +100,12 @@ pub(super) fn apply(
     names: &mut Names,
     writes: &[TwinWrite],
 ) -> Result<Applied, rusqlite::Error> {
-    let mut entries = Vec::new();
+    let mut reported = Vec::new();
     let mut settled = None;
     for write in writes {
         match write {
-            TwinWrite::Reported(reported) => {
-                entries.push(entry(connection, names, reported)?);
+            TwinWrite::Reported(write) => {
+                reported.push((names.device(connection, write.device.as_str())?, write));
                 settled.get_or_insert(false);
             }
             TwinWrite::Desired(device, property, leaf) => {
@@ -120,21 +120,21 @@ pub(super) fn apply(
         }
     }
     let mut applied = Applied::default();
-    entries.sort_by_key(|entry| entry.device);
-    let mut rest = entries.as_slice();
+    reported.sort_by_key(|(device, _)| *device);
+    let mut rest = reported.as_slice();
     while !rest.is_empty() {
         let mut leaves = 0;
-        let fits = |entry: &&Entry| {
-            leaves += entry.leaves.len() + 1;
+        let fits = |(_, write): &&(i64, &ReportedWrite)| {
+            leaves += write.leaves.len() + 1;
             leaves <= JOURNAL_ROW_LEAVES
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (row, later) = rest.split_at(count);
         rest = later;
-        let body = leaves::encode(row);
-        connection.prepare_cached("INSERT INTO journal (body) VALUES (?1)")?.execute([&body])?;
-        applied.journal_bytes += body.len() as u64;
-        applied.leaves += row.iter().map(|entry| entry.leaves.len() as u64).sum::<u64>();
+        let body = body(connection, names, row)?;
+        connection.prepare_cached("INSERT INTO journal (body) VALUES (?1)")?.execute([body.bytes()])?;
+        applied.journal_bytes += body.bytes().len() as u64;
+        applied.leaves += row.iter().map(|(_, write)| write.leaves.len() as u64).sum::<u64>();
     }
     if let Some(settled) = settled {
         set_clean(connection, settled)?;
@@ -142,14 +142,18 @@ pub(super) fn apply(
     Ok(applied)
 }
 
-fn entry(connection: &Connection, names: &mut Names, write: &ReportedWrite) -> Result<Entry, rusqlite::Error> {
-    let device = names.device(connection, write.device.as_str())?;
-    let mut leaves = Vec::with_capacity(write.leaves.len());
-    for (name, leaf) in &write.leaves {
-        leaves.push((names.property(connection, name.as_str())?, leaf.clone()));
+fn body(connection: &Connection, names: &mut Names, row: &[(i64, &ReportedWrite)]) -> Result<Body, rusqlite::Error> {
+    let first = row.iter().flat_map(|(_, write)| &write.leaves).find_map(|(_, leaf)| Some(leaf.as_ref()?.at));
+    let mut body = Body::new(first);
+    for (device, write) in row {
+        let mut leaves = Vec::with_capacity(write.leaves.len());
+        for (name, leaf) in &write.leaves {
+            leaves.push((names.property(connection, name.as_str())?, leaf.as_ref()));
+        }
+        leaves.sort_by_key(|(property, _)| *property);
+        body.add(*device, write.version, &leaves);
     }
-    leaves.sort_by_key(|(property, _)| *property);
-    Ok(Entry { device, version: write.version, leaves })
+    Ok(body)
 }
 
 /// Says whether the versions on disk are exact; touches the row only when that changes.

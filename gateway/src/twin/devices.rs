@@ -159,11 +159,11 @@ impl Service {
 
 /// A reported property as it is written.
 fn leaf(twin: &Twin, index: usize) -> Option<(PropertyName, Option<ReportedOut>)> {
-    Some((twin.name(index)?.clone(), Some(twin.reported(index)?.clone())))
+    Some((twin.name(index)?.clone(), Some(twin.reported(index)?)))
 }
 
 fn saved(twin: &Twin) -> Saved {
-    let leaf = |index: usize| Some((twin.name(index)?.clone(), twin.reported(index)?.clone()));
+    let leaf = |index: usize| Some((twin.name(index)?.clone(), twin.reported(index)?));
     let properties = twin.shape().profile().properties.iter();
     let desired =
         properties.filter_map(|property| Some((property.name.clone(), twin.leaf(property.name.as_str())?.clone())));

@@ -214,11 +214,12 @@ impl Service {
         let mut writes = Vec::with_capacity(devices.len());
         for device in devices {
             let Some(held) = self.twins.get_mut(&device) else { continue };
-            let mut leaves = Vec::new();
+            let count = held.marks.iter().filter(|mark| **mark >= least).count();
+            let mut leaves = Vec::with_capacity(count);
             for (index, mark) in held.marks.iter_mut().enumerate().filter(|(_, mark)| **mark >= least) {
                 *mark = Mark::Stored;
                 if let (Some(name), Some(leaf)) = (held.twin.name(index), held.twin.reported(index)) {
-                    leaves.push((name.clone(), Some(leaf.clone())));
+                    leaves.push((name.clone(), Some(leaf)));
                 }
             }
             let version = held.twin.reported_version();

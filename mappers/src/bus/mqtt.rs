@@ -178,7 +178,7 @@ async fn drive(options: MqttOptions, far: Far, counters: Arc<MqttCounters>) {
 /// The receiving half: polls the event loop, hands messages to the host.
 async fn listen(
     mut events: EventLoop,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: super::Sender<Incoming>,
     news: mpsc::Sender<News>,
     shared: Arc<Shared>,
     place: String,
@@ -253,13 +253,13 @@ struct Sender {
     under_way: Option<(oneshot::Sender<bool>, tokio::time::Instant)>,
     /// Acknowledgements that were given up waiting for and may still come, before that of what is under way.
     overdue: u32,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: super::Sender<Incoming>,
     /// Something was dropped while the link was up; the host has to say everything again.
     lost: bool,
 }
 
 impl Sender {
-    async fn run(mut self, mut out: mpsc::Receiver<Outgoing>, mut news: mpsc::Receiver<News>) {
+    async fn run(mut self, mut out: super::Receiver<Outgoing>, mut news: mpsc::Receiver<News>) {
         loop {
             let deadline = self.under_way.as_ref().map(|(_, deadline)| *deadline);
             let late = async {

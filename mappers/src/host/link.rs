@@ -158,7 +158,7 @@ impl Link {
             exceptions: counters.exceptions,
             dropped: counters.dropped,
             retries: counters.retries,
-            reopened: self.reopened,
+            reopened: self.reopened.max(counters.reopened),
             busy: (busy.min(1.0) * 1000.0).round() / 1000.0,
         };
         let same = self.published.as_ref().is_some_and(|(_, last)| *last == status);

@@ -22,10 +22,10 @@ use protocols::message::{DesiredAck, DeviceState, DeviceStatus};
 use protocols::poll::{Action, Health, Job, Place, Poll, ReadEnd, Timetable};
 use protocols::topic::{TwinTopic, connection_request, connection_result, connection_status};
 use protocols::value::{Now, Reading, Why};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Incoming};
+use crate::bus::{self, Bus, Incoming};
 use crate::clock::Clock;
 use crate::port::{Port, Probes, Push, Sample, Step, StepEnd, silence};
 use desired::{Ack, is_kept};
@@ -65,7 +65,7 @@ pub struct Host<P> {
     units: Vec<Option<Unit>>,
     by_id: HashMap<String, usize>,
     voice: Voice,
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: bus::Receiver<Incoming>,
     listening: bool,
     devices: watch::Receiver<Vec<Arc<Device>>>,
     stop: CancellationToken,
@@ -130,7 +130,13 @@ impl<P: Port> Host<P> {
 
     /// Runs until it is stopped, or until its bus has ended: without one it would be deaf, and whoever watches over it can
     /// start it again with another. A transaction under way is finished first.
-    pub async fn run(mut self) {
+    pub fn run(self) -> impl Future<Output = ()> {
+        // A future holds what it is given twice, and there is one for each wire.
+        Box::new(self).work()
+    }
+
+    /// What happens seldom is put elsewhere while it happens: the task is as large as the largest it awaits.
+    async fn work(mut self: Box<Self>) {
         self.voice.subscribe(self.request_topic.clone());
         let devices = self.devices.borrow_and_update().clone();
         self.set_devices(&devices);
@@ -143,7 +149,10 @@ impl<P: Port> Host<P> {
             let overheard = self.port.overheard();
             self.on_pushed(overheard);
             self.keep_time();
-            self.serve().await;
+            let now = self.clock.tick();
+            if self.desk.next_due(now).is_some_and(|due| due <= now) {
+                Box::pin(self.serve()).await;
+            }
             if !self.port.is_open() && !self.reopen().await {
                 let until = self.link.next_at;
                 self.rest(Some(until)).await;
@@ -153,9 +162,9 @@ impl<P: Port> Host<P> {
             self.heed_the_bus(now);
             match self.poll.next(now) {
                 Action::Read(job) => self.read(job).await,
-                Action::Write { device } => self.write(device).await,
-                Action::Init { device } => self.init(device).await,
-                Action::Probe { device } => self.probe(device).await,
+                Action::Write { device } => Box::pin(self.write(device)).await,
+                Action::Init { device } => Box::pin(self.init(device)).await,
+                Action::Probe { device } => Box::pin(self.probe(device)).await,
                 Action::Wait(until) => self.rest(until).await,
             }
         }
@@ -194,6 +203,8 @@ impl<P: Port> Host<P> {
         let now = self.clock.tick();
         let number = self.poll.add(Timetable::of(&device.profile), now);
         if self.units.len() <= number {
+            // mostly one
+            self.units.reserve_exact(number + 1 - self.units.len());
             self.units.resize_with(number + 1, || None);
         }
         self.by_id.insert(device.id.to_string(), number);
@@ -227,7 +238,7 @@ impl<P: Port> Host<P> {
         if now.tick < self.link.next_at {
             return false;
         }
-        match self.port.open().await {
+        match Box::pin(self.port.open()).await {
             Ok(()) => {
                 let now = self.clock.now();
                 self.units.iter_mut().flatten().for_each(Unit::drop_cycle);

@@ -12,7 +12,7 @@ use protocols::expr::{EvalError, Expression, Scope, Window, WindowStore};
 use protocols::message::{DeviceState, write_reported_set};
 use protocols::profile::{Kind, Profile, Property, Source};
 use protocols::report::Report;
-use protocols::value::{Now, Quality, Reading, Value, Why, from_f64};
+use protocols::value::{Now, PackedReading, Quality, Reading, Value, Why, from_f64};
 
 use super::desired::Wishes;
 use crate::port::Sample;
@@ -29,7 +29,7 @@ pub(super) struct Unit {
     pub(super) status: Option<(DeviceState, Option<String>)>,
     /// What the cycle under way has brought so far.
     cycle: Vec<Sample>,
-    last: Vec<Option<Reading>>,
+    last: Vec<Option<PackedReading>>,
     index: HashMap<String, usize>,
     windows: WindowStore,
     alarms: BTreeMap<usize, AlarmState>,
@@ -50,7 +50,7 @@ impl Scope for View<'_> {
     fn value(&self, name: &str) -> Option<Value> {
         let index = *self.unit.index.get(name)?;
         let reading = self.unit.last.get(index)?.as_ref().filter(|_| !self.unit.report.is_old(index))?;
-        (!reading.quality.is_bad()).then(|| reading.value.clone())
+        (!reading.quality.is_bad()).then(|| reading.value.to_value())
     }
 
     fn quality(&self, name: &str) -> Option<Quality> {
@@ -105,11 +105,11 @@ impl Unit {
 
     /// The latest reading of a property, as a sample.
     pub(super) fn sample(&self, index: usize) -> Option<Sample> {
-        let Reading { value, quality, .. } = self.last.get(index)?.clone()?;
-        Some(Sample { property: index, value, quality })
+        let last = self.last.get(index)?.as_ref()?;
+        Some(Sample { property: index, value: last.value.to_value(), quality: last.quality })
     }
 
-    fn latest(&self, name: &str) -> Option<&Reading> {
+    fn latest(&self, name: &str) -> Option<&PackedReading> {
         self.last.get(*self.index.get(name)?)?.as_ref()
     }
 
@@ -165,7 +165,7 @@ impl Unit {
             self.windows.push(definition.name.as_str(), tick, &reading.value);
         }
         if let Some(place) = self.last.get_mut(property) {
-            *place = Some(reading.clone());
+            *place = Some(reading.clone().into());
         }
     }
 
@@ -254,8 +254,12 @@ impl Unit {
     pub(super) fn everything(&mut self, now: Now) -> Vec<(usize, Reading)> {
         self.report.forget();
         self.owes = false;
-        let known: Vec<(usize, Reading)> =
-            self.last.iter().enumerate().filter_map(|(index, last)| Some((index, last.clone()?))).collect();
+        let known: Vec<(usize, Reading)> = self
+            .last
+            .iter()
+            .enumerate()
+            .filter_map(|(index, last)| Some((index, last.as_ref()?.to_reading())))
+            .collect();
         known.into_iter().filter_map(|(index, r)| Some((index, self.report.on_reading(index, r, now)?))).collect()
     }
 

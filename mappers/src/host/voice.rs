@@ -11,14 +11,14 @@ use protocols::name::DeviceId;
 use protocols::topic::TwinTopic;
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::bus::{Message, Outgoing};
+use crate::bus::{self, Message, Outgoing};
 
 /// A host's voice.
 pub(super) struct Voice {
     root: String,
-    out: mpsc::Sender<Outgoing>,
+    out: bus::Sender<Outgoing>,
     /// Messages that found the queue full.
     pub(super) dropped: u64,
     full: bool,
@@ -28,7 +28,7 @@ pub(super) struct Voice {
 }
 
 impl Voice {
-    pub(super) fn new(root: String, out: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(root: String, out: bus::Sender<Outgoing>) -> Self {
         Self { root, out, dropped: 0, full: false, owed: VecDeque::new() }
     }
 

@@ -35,7 +35,7 @@ const UNKNOWN_BAUD: u32 = 9_600;
 pub struct ModbusPort {
     connection: Arc<Connection>,
     pub(super) master: Master,
-    stations: BTreeMap<usize, Station>,
+    stations: BTreeMap<usize, Box<Station>>,
     retries: u64,
     gap: u16,
 }
@@ -249,7 +249,10 @@ impl ModbusPort {
     }
 
     fn station(&self, device: usize) -> Result<&Station, CallError> {
-        self.stations.get(&device).ok_or_else(|| CallError::Invalid("no such device on this wire".to_owned()))
+        self.stations
+            .get(&device)
+            .map(Box::as_ref)
+            .ok_or_else(|| CallError::Invalid("no such device on this wire".to_owned()))
     }
 
     async fn ask(&mut self, target: Target, request: &Request) -> Result<Response, CallError> {
@@ -373,7 +376,7 @@ impl Port for ModbusPort {
     }
 
     fn add(&mut self, number: usize, device: Arc<Device>) {
-        self.stations.insert(number, Station::new(device, &self.connection, self.gap));
+        self.stations.insert(number, Box::new(Station::new(device, &self.connection, self.gap)));
     }
 
     fn remove(&mut self, number: usize) {
@@ -386,7 +389,7 @@ impl Port for ModbusPort {
         let mut batch = Vec::with_capacity(jobs.len());
         for (number, job) in jobs.iter().enumerate() {
             let mut samples = Vec::new();
-            if let Some(Station { planner, groups, target, .. }) = self.stations.get_mut(&job.device)
+            if let Some(Station { planner, groups, target, .. }) = self.stations.get_mut(&job.device).map(Box::as_mut)
                 && let Some(cycle) = groups.get_mut(job.group)
             {
                 samples = cycle.begin(planner, tick);
@@ -541,7 +544,7 @@ impl Port for ModbusPort {
     }
 
     fn unpark(&mut self, device: usize) {
-        if let Some(Station { planner, groups, .. }) = self.stations.get_mut(&device) {
+        if let Some(Station { planner, groups, .. }) = self.stations.get_mut(&device).map(Box::as_mut) {
             for want in groups.iter().flat_map(|cycle| &cycle.wants) {
                 planner.unpark(want);
             }
@@ -558,6 +561,7 @@ impl Port for ModbusPort {
             exceptions: all.exceptions,
             dropped: dropped.crc + dropped.unit + dropped.function + dropped.late + dropped.echoes,
             retries: self.retries,
+            reopened: all.reopened,
         }
     }
 }

@@ -179,7 +179,7 @@ impl Twin {
             wish.out.reason = reason;
             if result.state == DesiredState::Applied {
                 wish.actual.clone_from(&result.actual);
-                wish.seen = self.reported(index).map_or(0, |reading| reading.version);
+                wish.seen = self.held(index).map_or(0, |reading| reading.version);
             }
             self.settle(index, wish, &mut event, &mut change);
         }
@@ -228,7 +228,7 @@ impl Twin {
         let count = self.shape.profile.properties.len();
         let reported = std::mem::replace(&mut self.reported, vec![None; count]);
         let desired = std::mem::take(&mut self.desired);
-        self.heard = vec![now.tick; count];
+        self.heard = vec![now.tick; self.shape.watched.len()];
         let names = || old.profile.properties.iter().map(|property| property.name.clone());
         for (name, reading) in names().zip(reported).filter_map(|(name, reading)| Some((name, reading?))) {
             match self.shape.find(name.as_str()).and_then(|index| self.reported.get_mut(index)) {
@@ -365,8 +365,8 @@ impl Twin {
     /// Whether the device reported another value after it had taken this one.
     fn drifted(&self, index: usize, wish: &Wish) -> bool {
         let held = wish.actual.as_ref().filter(|actual| !actual.is_null()).unwrap_or(&wish.out.value);
-        self.reported(index)
-            .is_some_and(|now| now.version > wish.seen && !now.quality.is_bad() && !same(&now.value, held))
+        self.held(index)
+            .is_some_and(|now| now.version > wish.seen && !now.quality.is_bad() && !same(&now.value.to_value(), held))
     }
 
     /// Tells that a pending wish is replaced or taken back.

@@ -5,14 +5,14 @@
 
 use serde::{Serialize, Serializer};
 
-use super::Twin;
-use crate::message::{DesiredOut, DeviceStatus, LastGood, ReportedOut};
+use super::{Held, Twin};
+use crate::message::{DesiredOut, DeviceStatus, LastGood};
 use crate::name::PropertyName;
 use crate::value::{Quality, Timestamp, TimestampText};
 
 /// Kept through an uncertain time as well, shown only while there is no value.
-fn shown_last_good(reading: &ReportedOut) -> Option<&LastGood> {
-    reading.last_good.as_ref().filter(|_| reading.quality.is_bad())
+fn shown_last_good(reading: &Held) -> Option<&LastGood> {
+    reading.last_good.as_deref().filter(|_| reading.quality.is_bad())
 }
 
 struct WishMap<'a>(&'a Twin);
@@ -42,7 +42,7 @@ impl Twin {
     /// Appends `twin/D/reported/P`; nothing when the property was never reported. `times` is the caller's, for all it
     /// writes together.
     pub fn write_reported(&self, index: usize, times: &mut TimestampText, out: &mut Vec<u8>) {
-        if let Some(reading) = self.reported(index) {
+        if let Some(reading) = self.held(index) {
             write_reading(reading, None, times, out);
         }
     }
@@ -143,7 +143,7 @@ fn write_name(name: &PropertyName, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\":");
 }
 
-fn write_reading(reading: &ReportedOut, unit: Option<&str>, times: &mut TimestampText, out: &mut Vec<u8>) {
+fn write_reading(reading: &Held, unit: Option<&str>, times: &mut TimestampText, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"value\":");
     append(&reading.value, out);
     if let Some(unit) = unit {

@@ -31,14 +31,14 @@ pub use readings::Readings;
 use crate::message::{DesiredOut, DesiredState, DeviceState, DeviceStatus, LastGood, ReportedOut, ReportedSet};
 use crate::name::{DeviceId, PropertyName};
 use crate::profile::{Profile, Property, ReportMode};
-use crate::value::{Now, Quality, Timestamp, Value, Why, same};
+use crate::value::{Now, Packed, Quality, Timestamp, Value, Why};
 
 /// What all twins of one profile share: the profile and where its properties stand.
 #[derive(Debug)]
 pub struct Shape {
     profile: Arc<Profile>,
     index: HashMap<PropertyName, usize>,
-    /// Properties whose silence means something: index and the longest silence in milliseconds.
+    /// Properties whose silence means something, in order: index and the longest silence in milliseconds.
     watched: Vec<(usize, u64)>,
 }
 
@@ -59,6 +59,11 @@ impl Shape {
     /// Where the property of that name stands in [`Profile::properties`].
     pub fn find(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
+    }
+
+    /// Where a property stands among the watched ones.
+    fn watch(&self, index: usize) -> Option<usize> {
+        self.watched.binary_search_by_key(&index, |(index, _)| *index).ok()
     }
 
     fn property(&self, name: &str) -> Option<&Property> {
@@ -163,6 +168,32 @@ pub struct Reported {
     pub status: bool,
 }
 
+/// A reported property as it is held: there is one for each property of each device.
+#[derive(Clone, Debug)]
+struct Held {
+    value: Packed,
+    at: Timestamp,
+    version: u64,
+    /// While the value is doubtful or bad; most never are.
+    last_good: Option<Box<LastGood>>,
+    quality: Quality,
+}
+
+impl From<ReportedOut> for Held {
+    fn from(out: ReportedOut) -> Self {
+        let ReportedOut { value, quality, at, version, last_good } = out;
+        Self { value: value.into(), at, version, last_good, quality }
+    }
+}
+
+impl Held {
+    fn out(&self) -> ReportedOut {
+        let Self { value, quality, at, version, last_good } = self;
+        let (value, last_good) = (value.to_value(), last_good.clone());
+        ReportedOut { value, quality: *quality, at: *at, version: *version, last_good }
+    }
+}
+
 /// The twin of one device.
 #[derive(Debug)]
 pub struct Twin {
@@ -170,7 +201,8 @@ pub struct Twin {
     epoch: Arc<str>,
     shape: Arc<Shape>,
     reported_version: u64,
-    reported: Vec<Option<ReportedOut>>,
+    reported: Vec<Option<Held>>,
+    /// When each of the [`Shape::watched`] was heard of.
     heard: Vec<u64>,
     desired_version: u64,
     /// By index; few properties are wished for, so only those take room.
@@ -182,14 +214,14 @@ pub struct Twin {
 impl Twin {
     /// The twin of a device that was never seen.
     pub fn new(device: DeviceId, epoch: Arc<str>, shape: Arc<Shape>, now: Now) -> Self {
-        let count = shape.profile.properties.len();
+        let (count, watched) = (shape.profile.properties.len(), shape.watched.len());
         Self {
             device,
             epoch,
             shape,
             reported_version: 0,
             reported: vec![None; count],
-            heard: vec![now.tick; count],
+            heard: vec![now.tick; watched],
             desired_version: 0,
             desired: BTreeMap::new(),
             status: DeviceStatus { state: DeviceState::Unknown, since: Some(now.wall), reason: None },
@@ -206,7 +238,7 @@ impl Twin {
         for (name, reading) in saved.reported {
             twin.reported_version = twin.reported_version.max(reading.version);
             match twin.shape.find(name.as_str()).and_then(|at| twin.reported.get_mut(at)) {
-                Some(slot) => *slot = Some(reading),
+                Some(slot) => *slot = Some(reading.into()),
                 None => change.reported_gone.push(name),
             }
         }
@@ -273,7 +305,11 @@ impl Twin {
     }
 
     /// The reported property at this index.
-    pub fn reported(&self, index: usize) -> Option<&ReportedOut> {
+    pub fn reported(&self, index: usize) -> Option<ReportedOut> {
+        self.held(index).map(Held::out)
+    }
+
+    fn held(&self, index: usize) -> Option<&Held> {
         self.reported.get(index)?.as_ref()
     }
 
@@ -324,7 +360,7 @@ impl Twin {
         for (index, reading) in known {
             // an index of another shape points nowhere, or to a property of its own
             let Some(slot) = self.reported.get_mut(index) else { continue };
-            if let Some(heard) = self.heard.get_mut(index) {
+            if let Some(heard) = self.shape.watch(index).and_then(|place| self.heard.get_mut(place)) {
                 *heard = now.tick;
             }
             let at = reading.at.unwrap_or(set_at);
@@ -376,31 +412,30 @@ impl Twin {
 
     /// Why the device counts as silent, if it does.
     fn silent(&self, now: Now) -> Option<String> {
-        let (index, _) = self.shape.watched.iter().find(|(index, longest)| {
-            self.heard.get(*index).is_some_and(|heard| now.tick.saturating_sub(*heard) > *longest)
-        })?;
-        let seconds = now.tick.saturating_sub(*self.heard.get(*index)?) / 1000;
-        Some(format!("{}: no reading for {seconds} s", self.name(*index)?))
+        let watched = self.shape.watched.iter().zip(&self.heard);
+        let mut silences = watched.map(|((index, longest), heard)| (index, longest, now.tick.saturating_sub(*heard)));
+        let (index, _, silence) = silences.find(|(_, longest, silence)| silence > longest)?;
+        Some(format!("{}: no reading for {} s", self.name(*index)?, silence / 1000))
     }
 }
 
 /// Puts one reading into its slot; says whether value or quality are new.
-fn merge(slot: &mut Option<ReportedOut>, value: Value, quality: Quality, at: Timestamp, version: u64) -> bool {
+fn merge(slot: &mut Option<Held>, value: Value, quality: Quality, at: Timestamp, version: u64) -> bool {
     let quality = if value.is_null() && !quality.is_bad() { Quality::Bad(Why::Nan) } else { quality };
-    let value = if quality.is_bad() { Value::Null } else { value };
+    let value = Packed::from(if quality.is_bad() { Value::Null } else { value });
     let Some(old) = slot else {
-        *slot = Some(ReportedOut { value, quality, at, version, last_good: None });
+        *slot = Some(Held { value, quality, at, version, last_good: None });
         return true;
     };
-    if old.quality == quality && same(&old.value, &value) {
+    if old.quality == quality && old.value.is_same(&value) {
         old.at = at;
         return false;
     }
-    let last_good = match old.quality {
-        Quality::Good => Some(LastGood { value: old.value.take(), at: old.at }),
+    let last_good = match (quality, old.quality) {
+        (Quality::Good, _) => None,
+        (_, Quality::Good) => Some(Box::new(LastGood { value: old.value.to_value(), at: old.at })),
         _ => old.last_good.take(),
     };
-    let last_good = if quality == Quality::Good { None } else { last_good };
-    *old = ReportedOut { value, quality, at, version, last_good };
+    *old = Held { value, quality, at, version, last_good };
     true
 }

@@ -293,7 +293,7 @@ fn saved(twin: &Twin) -> Saved {
     });
     let desired = leaves.collect();
     let reported = twin.reported_indexes();
-    let reported = reported.map(|index| (twin.name(index).unwrap().clone(), twin.reported(index).unwrap().clone()));
+    let reported = reported.map(|index| (twin.name(index).unwrap().clone(), twin.reported(index).unwrap()));
     Saved { reported_version: twin.reported_version, reported: reported.collect(), desired }
 }
 
@@ -497,10 +497,7 @@ fn after_an_unclean_end_no_property_shows_a_version_that_was_shown_before() {
     before.on_desired(&patch(json!({"setpoint": 21})), "ha", at(2)).unwrap();
     let saved = |twin: &Twin, reported_version| Saved {
         reported_version,
-        reported: twin
-            .reported_indexes()
-            .map(|i| (twin.name(i).unwrap().clone(), twin.reported(i).unwrap().clone()))
-            .collect(),
+        reported: twin.reported_indexes().map(|i| (twin.name(i).unwrap().clone(), twin.reported(i).unwrap())).collect(),
         desired: ["setpoint"].iter().map(|name| (name.parse().unwrap(), twin.leaf(name).unwrap().clone())).collect(),
     };
     let flushed = saved(&before, 0);

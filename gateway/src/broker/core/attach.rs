@@ -249,7 +249,7 @@ impl Core {
         }
         if sweep {
             for topic in self.retained.expired(now_ms) {
-                if self.retained.remove(&topic).is_some_and(|old| old.kept) {
+                if self.retained.remove(&topic) == Some(true) {
                     fx.changes.push(Change::Unretain(topic.to_string()));
                 }
             }

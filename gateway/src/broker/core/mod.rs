@@ -82,7 +82,7 @@ impl Core {
                 fx.changes.push(Change::Unretain(kept.topic.clone()));
             } else {
                 message.stamp = self.retained.next_stamp();
-                self.retained.insert(Arc::new(message));
+                self.retained.insert(&message);
             }
         }
         for kept in &inventory.sessions {

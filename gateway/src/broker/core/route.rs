@@ -72,10 +72,10 @@ impl Core {
         Ok(())
     }
 
-    fn retain(&mut self, message: &Arc<Message>, fx: &mut Effects) -> Result<(), RetainedFull> {
+    fn retain(&mut self, message: &Message, fx: &mut Effects) -> Result<(), RetainedFull> {
         if message.payload().is_empty() {
             let old = self.retained.remove(message.topic());
-            if old.is_some_and(|old| old.kept) {
+            if old == Some(true) {
                 fx.changes.push(Change::Unretain(message.topic().to_owned()));
                 fx.durable = true;
             }
@@ -89,11 +89,11 @@ impl Core {
                 return Err(RetainedFull);
             }
         }
-        let old = self.retained.insert(Arc::clone(message));
+        let old = self.retained.insert(message);
         if message.kept {
             fx.changes.push(Change::Retain(message.to_kept(message.qos, true, &[])));
             fx.durable = true;
-        } else if old.is_some_and(|old| old.kept) {
+        } else if old == Some(true) {
             fx.changes.push(Change::Unretain(message.topic().to_owned()));
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Writes the list of the profiles that are built in: every `configs/profiles/*.yaml`, so that adding one needs no Rust.
 //! And asks for packed relocations where they can be had: pages of the binary are most of what an idle gateway holds.
+//! With the feature `dmi`, also the code for `proto/dmi.proto`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ fn main() {
     if takes_packed_relocations() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+    #[cfg(feature = "dmi")]
+    interface(Path::new(&root));
 }
 
 /// The first glibc whose loader reads packed relocations (DT_RELR).
@@ -44,4 +47,15 @@ fn takes_packed_relocations() -> bool {
     let mut numbers = said.trim().trim_start_matches("glibc ").split('.').map_while(|number| number.parse().ok());
     let (major, minor) = (numbers.next(), numbers.next());
     major.zip(minor).is_some_and(|version| version >= PACKED_SINCE)
+}
+
+/// Makes the messages and services of KubeEdge's device mapper interface. Nothing has to be installed for it.
+#[cfg(feature = "dmi")]
+fn interface(root: &Path) {
+    let folder = root.join("proto");
+    let file = folder.join("dmi.proto");
+    println!("cargo::rerun-if-changed={}", file.display());
+    let described = protox::compile([&file], [&folder]).expect("proto/dmi.proto is sound");
+    // Maps in order: what is said of a device is compared as bytes.
+    tonic_prost_build::configure().btree_map(".").compile_fds(described).expect("the build folder can be written");
 }

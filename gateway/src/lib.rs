@@ -1,12 +1,14 @@
 //! The gateway: broker, store, twins, and the command line in front of them.
 //!
-//! Rooms import only what stands before them: `config, watch → broker → store → twin | bridge → gone → run, demo → cli`.
+//! Rooms import only what stands before them: `config, watch → broker → store → twin | bridge | kubeedge | dmi → gone → run, demo → cli`.
 
 pub mod bridge;
 pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(feature = "dmi")]
+pub mod dmi;
 mod gone;
 pub mod kubeedge;
 pub mod run;

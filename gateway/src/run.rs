@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mappers::fleet::Mappers;
-use protocols::config::{Config, Device};
+use protocols::config::{Config, Device, Wire};
+use protocols::kubeedge::dmi::KEPT;
 use protocols::topic;
 use protocols::value::{Timestamp, Value};
 use protocols::yaml::Complaint;
@@ -49,6 +50,10 @@ pub enum GatewayError {
     /// The twins cannot be brought back.
     #[error(transparent)]
     Twins(#[from] twin::StartError),
+    /// The socket of the device mapper interface cannot be had.
+    #[cfg(feature = "dmi")]
+    #[error("the device mapper interface: {0}")]
+    Dmi(#[from] crate::dmi::SocketError),
 }
 
 /// A running gateway.
@@ -63,6 +68,8 @@ pub struct Gateway {
     /// How the files were taken the last time, as `gateway/status` says it.
     reloaded: Value,
     bridge: Bridge,
+    #[cfg(feature = "dmi")]
+    dmi: Option<crate::dmi::Dmi>,
     /// For those who have to know the devices of the configuration in force.
     devices: watch::Sender<Vec<Arc<Device>>>,
     clock: mappers::clock::Clock,
@@ -119,6 +126,15 @@ impl Gateway {
             // Set here for the first time, like those above.
             let _ = desk.1.set(window);
         }
+        #[cfg(feature = "dmi")]
+        let dmi = crate::dmi::Dmi::start(crate::dmi::Surroundings {
+            config: &loaded.config,
+            broker: &broker,
+            base: &loaded.folder,
+            clock,
+            stop: stop.child_token(),
+        })
+        .await?;
         // Everything retained is in place before the first client comes in.
         broker.serve();
         let mappers = with_mappers.then(|| {
@@ -134,8 +150,22 @@ impl Gateway {
         let around = bridge::Surroundings { store: store.clone(), broker: broker.clone(), clock, base: loaded.folder };
         let bridge = Bridge::start(&loaded.config, around);
         let config = loaded.config;
-        let gateway =
-            Self { path, config, since, broker, store, twins, mappers, reloaded, bridge, devices, clock, stop };
+        let gateway = Self {
+            path,
+            config,
+            since,
+            broker,
+            store,
+            twins,
+            mappers,
+            reloaded,
+            bridge,
+            #[cfg(feature = "dmi")]
+            dmi,
+            devices,
+            clock,
+            stop,
+        };
         gateway.tell_devices();
         gateway.tell_status("online");
         info!(gateway = %gateway.config.id, devices = gateway.config.devices.len(), "started");
@@ -188,6 +218,10 @@ impl Gateway {
             mappers.reload(&config).await;
         }
         self.devices.send_replace(config.devices.clone());
+        #[cfg(feature = "dmi")]
+        if let Some(dmi) = &self.dmi {
+            dmi.reload(&config);
+        }
         self.bridge.reload(&config, &self.config.devices).await;
         self.config = config;
         self.tell_devices();
@@ -230,11 +264,20 @@ impl Gateway {
                     "connection": device.connection,
                     "unit": device.unit,
                     "radio": device.ble.is_some(),
+                    "external": self.external_protocol(device),
                     "root": self.config.twin.root,
                 })
             })
             .collect();
         self.say(DEVICES_TOPIC, &json!({"devices": devices}));
+    }
+
+    /// What is spoken to a device whose mapper is no part of this program.
+    fn external_protocol(&self, device: &Device) -> Option<&str> {
+        match &self.config.connections.get(&device.connection)?.wire {
+            Wire::External(external) => Some(&external.protocol),
+            _ => None,
+        }
     }
 
     fn say(&self, topic: &str, document: &Value) {
@@ -296,8 +339,19 @@ impl Gateway {
                 "overflows": twins.overflows,
             },
             "mappers": {"restarts": self.mappers.as_ref().map(Mappers::restarts).unwrap_or_default()},
+            "dmi": self.dmi_status(),
             "uptime_s": self.clock.tick() / 1000,
         })
+    }
+
+    #[cfg(feature = "dmi")]
+    fn dmi_status(&self) -> Value {
+        self.dmi.as_ref().map_or(Value::Null, crate::dmi::Dmi::status)
+    }
+
+    #[cfg(not(feature = "dmi"))]
+    fn dmi_status(&self) -> Value {
+        Value::Null
     }
 
     /// Stops cleanly: the wires are left in peace, queues flushed, clients told, the store closed.
@@ -314,6 +368,10 @@ impl Gateway {
         self.bridge.stop().await;
         self.broker.shutdown().await;
         self.stop.cancel();
+        #[cfg(feature = "dmi")]
+        if let Some(dmi) = self.dmi.take() {
+            dmi.ended().await;
+        }
         let store = self.store.clone();
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             warn!("the store did not close in order");
@@ -330,7 +388,9 @@ impl Desk for Reception {
     fn claim(&self, topic: &str) -> broker::desk::Claim {
         match self.0.get() {
             // What the gateway itself says of its devices is nobody else's to say.
-            Some(_) if topic == DEVICES_TOPIC || bridge::is_answer(topic) => broker::desk::Claim::Reserved,
+            Some(_) if topic == DEVICES_TOPIC || topic.starts_with(KEPT) || bridge::is_answer(topic) => {
+                broker::desk::Claim::Reserved
+            }
             Some(twins) => match self.1.get().and_then(|_| Window::claim(topic)) {
                 Some(claim) => claim,
                 None => twins.claim(topic),

@@ -66,7 +66,7 @@ impl Mappers {
             root: config.twin.root.clone(),
             stop,
         };
-        for connection in config.connections.values() {
+        for connection in served(config) {
             mappers.begin(config, connection);
         }
         mappers
@@ -86,9 +86,9 @@ impl Mappers {
                 end(running).await;
             }
         }
-        for (name, connection) in &config.connections {
-            match self.wires.get(name) {
-                Some(running) => drop(running.devices.send_replace(devices_of(config, name))),
+        for connection in served(config) {
+            match self.wires.get(&connection.name) {
+                Some(running) => drop(running.devices.send_replace(devices_of(config, &connection.name))),
                 None => self.begin(config, connection),
             }
         }
@@ -179,6 +179,11 @@ impl Wire {
             }
         }
     }
+}
+
+/// The connections whose devices are mapped here, and not in another program.
+fn served(config: &Config) -> impl Iterator<Item = &Arc<Connection>> {
+    config.connections.values().filter(|connection| connection.protocol != Protocol::External)
 }
 
 fn add_unknown<'a>(all: &mut Vec<Arc<Profile>>, more: impl Iterator<Item = &'a Arc<Profile>>) {

@@ -147,6 +147,10 @@ impl Link {
                 let stream = timeout(limit, tls::greet(wire, socket)).await.map_err(unanswered)??;
                 Ok(Self { stream: Stream::Tls(Box::new(stream)), place: address.clone() })
             }
+            Wire::External(external) => {
+                let text = "a mapper of its own leads there".to_owned();
+                Err(LinkError::UnknownHost { address: external.protocol.clone(), text })
+            }
             Wire::Ble { adapter } => {
                 let text = "it is a radio, and no wire leads to it".to_owned();
                 Err(LinkError::UnknownHost { address: adapter.clone(), text })

@@ -49,7 +49,7 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
             &["config", "watch"],
             &["broker"],
             &["store"],
-            &["twin", "bridge", "web", "kubeedge"],
+            &["twin", "bridge", "web", "kubeedge", "dmi"],
             &["gone"],
             &["run", "demo"],
             &["cli"],

@@ -28,6 +28,10 @@ mod home_assistant;
 mod kubeedge;
 /// Devices with every kind of fault: no wrong value, and each fault counted.
 mod modbus_faults;
+/// Kubernetes files as they stand, and mappers that are no part of the program.
+mod kubeedge_files;
+/// KubeEdge's device mapper interface with a mapper on Google's gRPC.
+mod kubeedge_mapper;
 /// pymodbus and libmodbus through the whole gateway.
 mod modbus_peers;
 /// pymodbus on the other Modbus wires: ASCII, datagrams, TLS.

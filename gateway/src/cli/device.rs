@@ -212,6 +212,13 @@ async fn connection_of(client: &mut Client, device: &str) -> Result<Value, Failu
 /// Sends a request to the owner of the device's wire.
 async fn ask(client: &mut Client, device: &str, request: &Value) -> Result<Value, Failure> {
     let known = connection_of(client, device).await?;
+    if let Some(protocol) = external(&known) {
+        return Err(Failure::new(
+            Kind::Data,
+            format!("{device}: only its own mapper ({protocol}) reads and writes it"),
+        )
+        .hint(format!("`tidegate twin get {device}` shows what it reported, `twin set` wishes something")));
+    }
     let topic = topic::connection_request(field(&known, "connection"));
     let answer = client.request(&topic, request.to_string()).await?;
     let answer: Value = serde_json::from_slice(&answer)
@@ -239,14 +246,23 @@ pub(super) fn refused(answer: &Value) -> Option<(Kind, &str)> {
 async fn show(client: &mut Client, root: &str, device: &str, json: bool, screen: &mut Screen) -> Result<(), Failure> {
     let known = connection_of(client, device).await?;
     let document = super::twin::document(client, root, device).await?;
-    let plan = ask(client, device, &json!({"id": "cli", "op": "plan", "device": device})).await?;
+    let plan = match external(&known) {
+        Some(_) => Value::Null,
+        None => ask(client, device, &json!({"id": "cli", "op": "plan", "device": device})).await?,
+    };
     if json {
         return Ok(screen.json(&json!({"device": known, "document": document, "plan": plan}))?);
     }
     let hash = document.profile_hash.as_deref().unwrap_or("");
     screen.line(&format!("{device}  {} {hash}", document.profile))?;
-    let unit = known.get("unit").map(Value::to_string).unwrap_or_default();
-    screen.line(&format!("connection {}, unit {unit}", field(&known, "connection")))?;
+    let connection = field(&known, "connection");
+    match external(&known) {
+        Some(protocol) => screen.line(&format!("connection {connection}, read by a mapper of its own: {protocol}"))?,
+        None => {
+            let unit = known.get("unit").map(Value::to_string).unwrap_or_default();
+            screen.line(&format!("connection {connection}, unit {unit}"))?;
+        }
+    }
     let state = serde_json::to_value(document.status.state).unwrap_or_default();
     let reason = document.status.reason.as_deref().map_or(String::new(), |reason| format!(" ({reason})"));
     screen.line(&format!("state {}{reason}", state.as_str().unwrap_or("unknown")))?;
@@ -257,7 +273,12 @@ async fn show(client: &mut Client, root: &str, device: &str, json: bool, screen:
         document.desired.properties.len(),
         document.desired.version
     ))?;
-    table_of_reads(&plan, screen)
+    if plan.is_null() { Ok(()) } else { table_of_reads(&plan, screen) }
+}
+
+/// What is spoken to a device whose mapper is no part of the gateway.
+pub(super) fn external(device: &Value) -> Option<&str> {
+    device.get("external").and_then(Value::as_str)
 }
 
 /// How a device is read: one row for each request of its plan, then what is left out and why.
@@ -378,6 +399,11 @@ pub(super) async fn known_connection(client: &mut Client, name: &str) -> Result<
     let names: Vec<&str> = statuses.iter().filter_map(|(topic, _)| topic.split('/').nth(2)).collect();
     if names.contains(&name) {
         return Ok(());
+    }
+    let devices = devices(client).await?;
+    if devices.iter().any(|device| field(device, "connection") == name && external(device).is_some()) {
+        return Err(Failure::new(Kind::Data, format!("{name} is held by a mapper that is no part of the gateway"))
+            .hint("look around with that mapper's own means"));
     }
     Err(Failure::new(Kind::Data, format!("there is no connection {name}"))
         .hint(format!("the gateway has: {}", names.join(", "))))

@@ -42,6 +42,8 @@ pub(super) fn told(error: GatewayError) -> Failure {
     let kind = match &error {
         GatewayError::Store(_) | GatewayError::Broker(_) => Kind::Io,
         GatewayError::Twins(_) => Kind::Internal,
+        #[cfg(feature = "dmi")]
+        GatewayError::Dmi(_) => Kind::Io,
     };
     Failure::new(kind, format!("cannot start: {error}"))
 }

@@ -52,6 +52,12 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         let word = |name: &str| device.get(name).and_then(Value::as_str).unwrap_or("");
         let status = find(&format!("{}/{}/status", word("root"), word("id"))).unwrap_or(json!({"state": "unknown"}));
         states.insert(word("id").to_owned(), status);
+        if let Some(protocol) = super::device::external(device)
+            && !connections.contains_key(word("connection"))
+        {
+            let reason = format!("held by a mapper of its own: {protocol}");
+            connections.insert(word("connection").to_owned(), json!({"state": "external", "reason": reason}));
+        }
     }
     if command.json {
         let whole = json!({"gateway": gateway, "connections": connections, "devices": states});

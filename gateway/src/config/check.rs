@@ -12,7 +12,7 @@ use protocols::profile::golden::Failure;
 use protocols::yaml::{Complaint, Complaints, Node};
 use serde_json::{Value, json};
 
-use super::{DEFAULT_FILE, builtin, files, load_into, tree};
+use super::{Cluster, DEFAULT_FILE, builtin, files, load_into, tree};
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -119,6 +119,7 @@ struct Check {
     warnings: Complaints,
     /// Profiles are checked together at the end, because they may extend one another.
     profiles: Vec<(PathBuf, Node)>,
+    cluster: Cluster,
     tested: BTreeSet<String>,
 }
 
@@ -143,7 +144,7 @@ impl Check {
 
     fn file(&mut self, path: &Path) {
         self.report.files += 1;
-        let Some(tree) = tree(path, &mut self.complaints) else { return };
+        let Some(tree) = self.cluster.sort(path, &mut self.complaints) else { return };
         match config::kind_of(&tree) {
             Some(FileKind::Gateway) => self.gateway(path),
             Some(FileKind::Users) => drop(config::users::read(&tree, &mut self.complaints)),
@@ -170,6 +171,10 @@ impl Check {
     }
 
     fn profiles(&mut self) {
+        let cluster = std::mem::take(&mut self.cluster);
+        for tree in cluster.join(None, &mut self.warnings, &mut self.complaints) {
+            self.profiles.push((PathBuf::from(tree.place.file.as_ref()), tree));
+        }
         if self.profiles.is_empty() {
             return;
         }

@@ -5,6 +5,7 @@
 
 mod builtin;
 mod check;
+mod cluster;
 mod files;
 mod one;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use builtin::PROFILES;
 pub use check::{CheckReport, check_paths};
+use cluster::Cluster;
 use mappers::port::Probes;
 pub use one::{profile, recordings};
 use protocols::config::users::Users;
@@ -37,7 +39,7 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// The folder that paths inside the file are relative to.
     pub folder: PathBuf,
-    /// The folders with profiles.
+    /// The folders with profiles, or with Kubernetes files that are taken for profiles and devices.
     pub profiles: Vec<PathBuf>,
 }
 
@@ -69,7 +71,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Complaint>> {
 
 /// As [`load`], with the library, so that `check` can run its tests.
 fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Library)> {
-    let tree = tree(path, complaints)?;
+    let mut tree = tree(path, complaints)?;
+    let mut cluster = Cluster::default();
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut warnings = Complaints::new();
     let mut files = vec![path.to_path_buf()];
@@ -88,12 +91,15 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
         }
         files.push(profiles.clone());
         for file in files::yaml_files(&profiles, complaints) {
-            if let Some(tree) = self::tree(&file, complaints) {
+            if let Some(tree) = cluster.sort(&file, complaints) {
                 library.add_tree(tree, false, complaints);
             }
             files.push(file);
         }
         folders.push(profiles);
+    }
+    for profile in cluster.join(Some(&mut tree), &mut warnings, complaints) {
+        library.add_tree(profile, false, complaints);
     }
     for id in library.own_ids().map(str::to_owned).collect::<Vec<_>>() {
         library.check(&id, complaints);
@@ -118,6 +124,12 @@ fn load_into(path: &Path, complaints: &mut Complaints) -> Option<(Loaded, Librar
         }
         None => Some(Users::default()),
     };
+    if let Some(entry) = tree.find(&["compat", "kubeedge"]).and_then(|kubeedge| kubeedge.entry("dmi"))
+        && !cfg!(feature = "dmi")
+    {
+        let message = "this program was built without the device mapper interface";
+        complaints.add(&entry.key_place, message, "build it with --features dmi, or leave dmi out");
+    }
     let mut config = config?;
     settle_ports(&mut config, &folder);
     let warnings = warnings.into_sorted();

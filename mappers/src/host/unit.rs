@@ -288,7 +288,7 @@ fn expressions(profile: &Profile) -> Vec<&Expression> {
         match &property.source {
             Source::Computed(expression) => all.push(expression.as_ref()),
             Source::Alarm(alarm) => all.extend(std::iter::once(&alarm.when).chain(alarm.clear.as_ref())),
-            Source::Modbus(_) | Source::Serial(_) | Source::Ble(_) => {}
+            Source::Modbus(_) | Source::Serial(_) | Source::Ble(_) | Source::External(_) => {}
         }
         all.extend(property.write.requires.as_deref());
     }

@@ -295,7 +295,7 @@ impl Master {
                 let close = match self.connection.wire {
                     Wire::Tcp(_) | Wire::Tls(_) | Wire::Udp(_) => self.silent >= SILENT_TCP,
                     // What the converter still holds for the old connection does not reach a new one.
-                    Wire::RtuOverTcp(_) | Wire::AsciiOverTcp(_) | Wire::Ble { .. } => true,
+                    Wire::RtuOverTcp(_) | Wire::AsciiOverTcp(_) | Wire::Ble { .. } | Wire::External(_) => true,
                     Wire::Serial { .. } | Wire::AsciiSerial { .. } => self.silent >= SILENT_SERIAL,
                 };
                 if close {

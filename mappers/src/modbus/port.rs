@@ -232,7 +232,9 @@ impl ModbusPort {
     /// A port for a wire that is not open yet.
     pub fn new(connection: Arc<Connection>) -> Self {
         let gap = match &connection.wire {
-            Wire::Tcp(_) | Wire::Udp(_) | Wire::Tls(_) | Wire::Ble { .. } => gap_for_line(None, Duration::ZERO),
+            Wire::Tcp(_) | Wire::Udp(_) | Wire::Tls(_) | Wire::Ble { .. } | Wire::External(_) => {
+                gap_for_line(None, Duration::ZERO)
+            }
             Wire::RtuOverTcp(_) => gap_for_line(Some(UNKNOWN_BAUD), TURNAROUND),
             Wire::Serial { line, .. } => gap_for_line(Some(line.baud), TURNAROUND),
             // Every byte is two characters.

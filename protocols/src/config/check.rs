@@ -63,6 +63,10 @@ impl Reader<'_> {
         for connection in connections.values().flatten() {
             let end = connection.wire.place();
             let is_serial = connection.wire.line().is_some() || matches!(connection.wire, Wire::Ble { .. });
+            // Many devices may be reached by one protocol, and what is one place is known to its mapper alone.
+            if matches!(connection.wire, Wire::External(_)) {
+                continue;
+            }
             let Some(other) = seen.insert(end, &connection.name) else { continue };
             let place = self.tree.place_of(&["connections", &connection.name]);
             let message = format!("\"{}\" and \"{other}\" both lead to {end}", connection.name);

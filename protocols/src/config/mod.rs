@@ -4,6 +4,7 @@
 //! never look for a file itself.
 
 mod check;
+mod external;
 pub mod raw;
 mod read;
 mod serial;
@@ -22,6 +23,7 @@ use crate::ble::Identity;
 use crate::modbus::frame::Framing;
 use crate::name::DeviceId;
 use crate::profile::{Profile, Protocol, SerialLine};
+use crate::value::Value;
 
 /// A whole installation.
 #[derive(Clone, Debug)]
@@ -55,6 +57,15 @@ pub struct KubeEdge {
     pub node: String,
     /// The namespace of devices whose id names none; empty for ids of one level.
     pub namespace: String,
+    /// The device mapper interface, if it is served.
+    pub dmi: Option<Dmi>,
+}
+
+/// KubeEdge's device mapper interface: where mappers find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dmi {
+    /// The Unix socket, as written (relative to the file).
+    pub socket: String,
 }
 
 /// Settings of the twin service and its topics.
@@ -202,6 +213,17 @@ pub enum Wire {
         /// The adapter, such as `hci0`.
         adapter: String,
     },
+    /// Whatever a mapper that is no part of this program holds.
+    External(ExternalWire),
+}
+
+/// What a mapper that is no part of this program has to know of the way to its devices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExternalWire {
+    /// What is spoken there, in the mapper's own word, such as `opcua`.
+    pub protocol: String,
+    /// A JSON object in the mapper's own words.
+    pub config: Value,
 }
 
 /// Modbus TCP inside TLS (MODBUS/TCP Security Protocol Specification v21); paths as written.
@@ -220,7 +242,7 @@ impl Wire {
     pub fn framing(&self) -> Framing {
         match self {
             Self::Tcp(_) | Self::Udp(_) | Self::Tls(_) => Framing::Tcp,
-            Self::RtuOverTcp(_) | Self::Serial { .. } | Self::Ble { .. } => Framing::Rtu,
+            Self::RtuOverTcp(_) | Self::Serial { .. } | Self::Ble { .. } | Self::External(_) => Framing::Rtu,
             Self::AsciiOverTcp(_) | Self::AsciiSerial { .. } => Framing::Ascii,
         }
     }
@@ -242,6 +264,7 @@ impl Wire {
             Self::Tls(wire) => &wire.address,
             Self::Serial { port, .. } | Self::AsciiSerial { port, .. } => port,
             Self::Ble { adapter } => adapter,
+            Self::External(external) => &external.protocol,
         }
     }
 }

@@ -81,6 +81,17 @@ pub(super) struct RawKubeEdge {
     /// The namespace of devices whose id names none; empty for ids of one level.
     #[schemars(regex(pattern = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"), extend("examples" = ["default"]))]
     pub(super) namespace: Option<String>,
+    /// The device mapper interface (DMI), for mappers built with KubeEdge's mapper-framework.
+    pub(super) dmi: Option<RawDmi>,
+}
+
+/// KubeEdge's device mapper interface.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDmi {
+    /// The Unix socket that mappers dial.
+    #[schemars(length(min = 1, max = 100), extend("examples" = ["/etc/kubeedge/dmi.sock"]))]
+    pub(super) socket: Option<String>,
 }
 
 /// Who this gateway is.
@@ -207,6 +218,21 @@ pub(super) struct RawConnection {
     pub(super) serial: Option<RawSerialWire>,
     /// A Bluetooth Low Energy radio.
     pub(super) ble: Option<RawRadio>,
+    /// Whatever a mapper that is no part of this program holds.
+    pub(super) external: Option<RawExternalWire>,
+}
+
+/// Devices whose mapper lives in another process.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExternalWire {
+    /// What is spoken there, in the mapper's own word.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"), extend("examples" = ["opcua", "onvif"]))]
+    pub(super) protocol: String,
+    /// For the mapper, in its own words.
+    #[serde(default)]
+    #[schemars(schema_with = "map")]
+    pub(super) config: Option<Value>,
 }
 
 /// A Modbus wire: one of serial, tcp, rtu_over_tcp, ascii_over_tcp, udp, tls.

@@ -3,7 +3,9 @@
 //! In: located trees of `gateway.yaml`, and the profiles there are. Out: the installation, or every complaint at once.
 //! Must never look for a file itself.
 
-use super::raw::{RawAnonymous, RawConnection, RawFile, RawFraming, RawLimits, RawPort, RawTlsWire, RawWire};
+use super::raw::{
+    RawAnonymous, RawConnection, RawFile, RawFraming, RawKubeEdge, RawLimits, RawPort, RawTlsWire, RawWire,
+};
 use super::*;
 use crate::profile::{Library, Wish, raw::RawLine, raw::RawParity};
 use crate::value::Value;
@@ -130,11 +132,16 @@ pub fn gateway(
         devices,
         upstream,
         web: raw.web.map(|web| web.bind),
-        kubeedge: raw
-            .compat
-            .kubeedge
-            .map(|raw| KubeEdge { node: raw.node, namespace: raw.namespace.unwrap_or_else(|| "default".to_owned()) }),
+        kubeedge: raw.compat.kubeedge.map(kubeedge),
     })
+}
+
+/// Where KubeEdge's mappers look for the device mapper interface.
+const DMI_SOCKET: &str = "/etc/kubeedge/dmi.sock";
+
+fn kubeedge(raw: RawKubeEdge) -> KubeEdge {
+    let dmi = raw.dmi.map(|dmi| Dmi { socket: dmi.socket.unwrap_or_else(|| DMI_SOCKET.to_owned()) });
+    KubeEdge { node: raw.node, namespace: raw.namespace.unwrap_or_else(|| "default".to_owned()), dmi }
 }
 
 /// The connections by name; `None` for those this version cannot hold.
@@ -160,11 +167,12 @@ impl Reader<'_> {
         let mut connections = Connections::new();
         for entry in tree.get("connections").map(Node::entries).unwrap_or_default() {
             let raw: Option<RawConnection> = serde_json::from_value(entry.value.to_json()).ok();
-            let wire = raw.and_then(|raw| match (raw.modbus, raw.serial, raw.ble) {
+            let wire = raw.and_then(|raw| match (raw.modbus, raw.serial, raw.ble, raw.external) {
                 (Some(raw), ..) => self.connection(&entry.key, &raw, &entry.value),
-                (None, Some(raw), _) => self.serial_connection(&entry.key, &raw, &entry.value),
-                (None, None, Some(radio)) => Some(radio_of(&entry.key, radio.adapter)),
-                (None, None, None) => None,
+                (None, Some(raw), ..) => self.serial_connection(&entry.key, &raw, &entry.value),
+                (None, None, Some(radio), _) => Some(radio_of(&entry.key, radio.adapter)),
+                (None, None, None, Some(raw)) => Some(external::connection(&entry.key, raw)),
+                (None, None, None, None) => None,
             });
             connections.insert(entry.key.clone(), wire.map(Arc::new));
         }
@@ -283,10 +291,14 @@ impl Reader<'_> {
             && wire.protocol != resolved.profile.protocol()
         {
             let (own, other) = (resolved.profile.protocol().word(), wire.protocol.word());
-            let message =
-                format!("\"{}\" is a {own} profile, but \"{connection}\" is a {other} connection", wish.profile);
+            let a = |word: &str| if word == "external" { format!("an {word}") } else { format!("a {word}") };
+            let (one, two) = (a(own), a(other));
+            let message = format!("\"{}\" is {one} profile, but \"{connection}\" is {two} connection", wish.profile);
             self.complaints.add(wish.place, message, format!("take a connection of its own: {{{own}: …}}"));
             return None;
+        }
+        if let Some(Some(wire)) = connections.get(&connection) {
+            self.same_external_protocol(&resolved.profile, wire, wish.place)?;
         }
         let spot = Spot { device: None, connection: connection.clone(), unit: resolved.unit };
         let Some(id) = text("id").and_then(|id| id.parse().ok()) else { return Some(spot) };

@@ -8,6 +8,7 @@
 //! thing is done and listed in `docs/kubeedge.md`.
 
 mod book;
+pub mod dmi;
 pub mod import;
 pub mod message;
 #[cfg(test)]

@@ -25,6 +25,7 @@ const RESERVED: [&str; 2] = ["set", "ack"];
 pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mut Complaints) -> Option<Profile> {
     let mut builder =
         Builder { tree, raw, groups: Vec::new(), properties: Vec::new(), serial: None, ble: None, complaints };
+    let external = builder.external_device();
     builder.serial = builder.serial_device();
     builder.groups();
     builder.ble = builder.ble_device();
@@ -51,6 +52,7 @@ pub(super) fn build(tree: &Node, raw: &RawProfile, hash: String, complaints: &mu
         modbus,
         serial,
         ble,
+        external,
         probe,
         commands,
     })
@@ -255,6 +257,9 @@ impl<'a> Builder<'a> {
 
     /// Where a property comes from.
     fn source(&mut self, name: &str, from: &raw::RawFrom, kind: Kind) -> Option<Source> {
+        if let Some(visit) = &from.external {
+            return Some(Source::External(Box::new(visit.clone())));
+        }
         if let Some(visit) = &from.modbus {
             return self.visitor(visit, &["properties", name, "from", "modbus"]).map(Source::Modbus);
         }

@@ -239,6 +239,8 @@ impl Property {
         match &self.source {
             Source::Serial(_) => drop(self.serial_form(&value)?),
             Source::Ble(_) => drop(self.to_gatt(&value)?),
+            // Its own mapper says what it cannot write.
+            Source::External(_) => {}
             _ => drop(self.to_write(&value)?),
         }
         Ok(value)
@@ -444,6 +446,9 @@ impl Property {
         if self.source.ble().is_some() {
             let encoded = |value: &Value| self.to_gatt(&self.as_shown(value)).ok();
             return encoded(a).is_some_and(|a| encoded(b) == Some(a));
+        }
+        if matches!(self.source, Source::External(_)) {
+            return false;
         }
         let encoded = |value: &Value| self.to_write(&self.as_shown(value)).ok();
         encoded(a).is_some_and(|a| encoded(b) == Some(a))

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::ble;
 use super::memory::Memory;
 use super::raw::RawTest;
-use super::{Profile, Property, Source, serial, write_request};
+use super::{Profile, Property, Protocol, Source, serial, write_request};
 use crate::ble::Identity;
 use crate::codec::{DataType, Raw};
 use crate::expr::{Scope, Window};
@@ -158,7 +158,7 @@ fn read(profile: &Profile, memory: &Memory) -> BTreeMap<String, (Value, Quality)
 fn derived(profile: &Profile, mut values: BTreeMap<String, (Value, Quality)>) -> BTreeMap<String, (Value, Quality)> {
     for property in &profile.properties {
         let result = match &property.source {
-            Source::Modbus(_) | Source::Serial(_) | Source::Ble(_) => continue,
+            Source::Modbus(_) | Source::Serial(_) | Source::Ble(_) | Source::External(_) => continue,
             Source::Computed(expression) => {
                 expression.eval(&Known(&values)).ok().map(|value| (rounded(property, value), Quality::Good))
             }
@@ -313,6 +313,11 @@ fn request_fits(wanted: &Value, sent: &Value) -> bool {
 
 /// Checks the form of a profile's tests, as far as the schema cannot.
 pub(super) fn check(tree: &Node, complaints: &mut Complaints) {
+    if let Some(tests) = tree.entry("tests").filter(|_| Protocol::of(tree) == Protocol::External) {
+        let message = "what a mapper of its own reads cannot be tested here";
+        complaints.add(&tests.key_place, message, "leave tests out; test the mapper where it lives");
+        return;
+    }
     for test in tree.get("tests").map(Node::items).unwrap_or_default() {
         for wire in test.get("input").map(Node::entries).unwrap_or_default() {
             if !["modbus", "serial", "ble"].contains(&wire.key.as_str()) {

@@ -87,6 +87,8 @@ pub enum Protocol {
     Serial,
     /// Bluetooth Low Energy.
     Ble,
+    /// Whatever a mapper that is no part of this program speaks.
+    External,
 }
 
 impl Protocol {
@@ -96,6 +98,7 @@ impl Protocol {
             Self::Modbus => "modbus",
             Self::Serial => "serial",
             Self::Ble => "ble",
+            Self::External => "external",
         }
     }
 
@@ -109,9 +112,10 @@ impl Protocol {
                     .iter()
                     .any(|entry| entry.value.find(&["from", word]).is_some())
         };
-        match (comes_from("ble"), comes_from("serial")) {
-            (true, _) => Self::Ble,
-            (_, true) => Self::Serial,
+        match (comes_from("ble"), comes_from("serial"), comes_from("external")) {
+            (true, ..) => Self::Ble,
+            (_, true, _) => Self::Serial,
+            (.., true) => Self::External,
             _ => Self::Modbus,
         }
     }

@@ -11,6 +11,7 @@ mod build;
 mod convert;
 mod derive;
 mod device;
+mod external;
 mod forms;
 pub mod golden;
 mod library;
@@ -36,6 +37,7 @@ use crate::value::Value;
 
 pub use convert::WriteWire;
 pub use device::{Flow, ModbusDevice, Offline, Parity, Rs485, SerialLine};
+pub use external::External;
 pub use library::{Library, Protocol, Resolved, Wish};
 pub use raw::schema;
 pub use text::duration;
@@ -64,6 +66,8 @@ pub struct Profile {
     pub serial: Option<serial::Device>,
     /// How it is listened to, where the device is a Bluetooth Low Energy one.
     pub ble: Option<ble::Device>,
+    /// What its mapper has to know, where that is no part of this program.
+    pub external: Option<External>,
     /// A cheap read that tells whether such a device is there.
     pub probe: Option<Probe>,
     /// What `device` commands can be called by name.
@@ -84,6 +88,7 @@ impl Profile {
             modbus: ModbusDevice::default(),
             serial: None,
             ble: None,
+            external: None,
             probe: None,
             commands: BTreeMap::new(),
         }
@@ -105,9 +110,10 @@ impl Profile {
 
     /// What it is spoken to with.
     pub fn protocol(&self) -> Protocol {
-        match (&self.serial, &self.ble) {
-            (Some(_), _) => Protocol::Serial,
-            (_, Some(_)) => Protocol::Ble,
+        match (&self.serial, &self.ble, &self.external) {
+            (Some(_), ..) => Protocol::Serial,
+            (_, Some(_), _) => Protocol::Ble,
+            (.., Some(_)) => Protocol::External,
             _ => Protocol::Modbus,
         }
     }
@@ -319,6 +325,8 @@ pub enum Source {
     Serial(Box<serial::Visit>),
     /// Heard from, read from and written to a Bluetooth Low Energy device.
     Ble(Box<ble::Visit>),
+    /// Read and written by a mapper that is no part of this program: what that has to know, a JSON object.
+    External(Box<Value>),
     /// Worked out from other properties.
     Computed(Arc<Expression>),
     /// A condition with memory; the value is a boolean.
@@ -342,6 +350,14 @@ impl Source {
         }
     }
 
+    /// What a mapper that is no part of this program has to know of it.
+    pub fn external(&self) -> Option<&Value> {
+        match self {
+            Self::External(visit) => Some(visit),
+            _ => None,
+        }
+    }
+
     /// Whether it comes from the device itself, and goes bad when that is away.
     pub fn is_wired(&self) -> bool {
         !matches!(self, Self::Computed(_) | Self::Alarm(_))
@@ -354,6 +370,8 @@ impl Source {
             Self::Serial(visit) => visit.request.is_some(),
             // A radio's mapper visits its devices by itself, when their profile says so.
             Self::Ble(_) => false,
+            // When it is read is its mapper's business.
+            Self::External(_) => false,
             Self::Computed(_) | Self::Alarm(_) => false,
         }
     }

@@ -78,9 +78,24 @@ pub(crate) struct RawProfile {
     pub(crate) serial: Option<RawSerial>,
     /// How a Bluetooth Low Energy device is listened to.
     pub(crate) ble: Option<RawBle>,
+    /// What a mapper that is no part of this program has to know of such a device.
+    pub(crate) external: Option<RawExternal>,
     /// Golden tests: bytes of a real device and what they mean.
     #[serde(default, rename = "tests")]
     _tests: Vec<RawTest>,
+}
+
+/// A device whose mapper lives in another process.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawExternal {
+    /// What is spoken to it; every connection of that protocol fits. Any when absent.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"), extend("examples" = ["opcua", "onvif"]))]
+    pub(crate) protocol: Option<String>,
+    /// For the mapper, in its own words; what the connection says comes first.
+    #[serde(default)]
+    #[schemars(schema_with = "map")]
+    pub(crate) config: Option<Value>,
 }
 
 /// Who makes the device and what it is.
@@ -415,7 +430,7 @@ pub(crate) enum RawDrift {
     Restore,
 }
 
-/// Where a property comes from: one of modbus, serial, ble.
+/// Where a property comes from: one of modbus, serial, ble, external.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
@@ -426,6 +441,10 @@ pub(crate) struct RawFrom {
     pub(crate) serial: Option<RawPick>,
     /// A part of an advertisement or a characteristic.
     pub(crate) ble: Option<RawBleVisit>,
+    /// In the words of the mapper that reads it; {} where the name says it all.
+    #[serde(default)]
+    #[schemars(schema_with = "map")]
+    pub(crate) external: Option<Value>,
 }
 
 /// A value worked out from others.

@@ -70,7 +70,7 @@ fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
     let one = "properties:\n  p: {type: int, from: {modbus: {table: holding, address: 1}}}\n";
     let from = "from: {modbus: {table: holding, address: 1}}";
     for (body, expected) in [
-        (format!("{one}grops: {{}}\n"), "0.yaml:7:1: unknown key \"grops\"\n  did you mean \"groups\"? known here: alarms, ble, commands, computed, extends, groups, id, init, meta, modbus, params, probe, properties, schema, serial, tests, version\n"),
+        (format!("{one}grops: {{}}\n"), "0.yaml:7:1: unknown key \"grops\"\n  did you mean \"groups\"? known here: alarms, ble, commands, computed, extends, external, groups, id, init, meta, modbus, params, probe, properties, schema, serial, tests, version\n"),
         (format!("properties:\n  p: {{type: int, unit: 5, {from}}}\n"), "0.yaml:6:24: \"unit\" is a whole number\n  write a text (Unit, as a UCUM code); in quotes it would be a text: \"5\"\n"),
         (format!("properties:\n  p: {{type: integer, {from}}}\n"), "0.yaml:6:13: \"type\" cannot be \"integer\"\n  did you mean \"int\"? write one of: bool, int, number, string, enum, flags, bytes, datetime, array, object (The type of a property's values)\n"),
         (format!("properties:\n  p: {{{from}}}\n"), "0.yaml:6:3: \"type\" is missing in \"p\"\n  write type: one of: bool, int, number, string, enum, flags, bytes, datetime, array, object (The type of its values)\n"),

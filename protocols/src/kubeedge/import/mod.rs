@@ -5,15 +5,20 @@
 //! without a note.
 //!
 //! * One profile for each device model and each way its devices are read; devices that are read alike share it.
-//! * Modbus devices become Modbus profiles. Devices of other protocols are named in a note and left out.
+//! * Modbus devices become Modbus profiles. Devices of all other protocols become external ones: what their mapper has to
+//!   know is kept in its own words.
 //! * Modbus as KubeEdge's mapper reads it: registers swapped first (`isRegisterSwap`), then the bytes of each
 //!   (`isSwap`), then big-endian; whole numbers without a sign.
 
+mod external;
+mod folder;
 mod modbus;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
+
+pub use folder::{add_to, is_kubeedge};
 
 use crate::yaml::{Complaints, Place};
 
@@ -44,6 +49,10 @@ pub struct Imported {
     pub devices: usize,
     /// What has no counterpart, in the order of the files.
     pub notes: Vec<Note>,
+    /// For each of the profiles the device it was first made for.
+    pub profile_places: Vec<Place>,
+    /// Where each device of the list stands, in the order of the list.
+    pub device_places: Vec<Place>,
 }
 
 /// Imports files (name, text).

@@ -197,7 +197,13 @@ fn wire_type(
 }
 
 /// Minimum and maximum: bounds of writes where it can be written, else what can be believed.
-fn limits(about: &str, model: &ModelProperty, writable: bool, visitor: &Visitor, notes: &mut Vec<Note>) -> String {
+pub(super) fn limits(
+    about: &str,
+    model: &ModelProperty,
+    writable: bool,
+    visitor: &Visitor,
+    notes: &mut Vec<Note>,
+) -> String {
     let mut bounds = Vec::new();
     for (name, text) in [("min", &model.minimum), ("max", &model.maximum)] {
         let Some(text) = text else { continue };

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::Note;
-use crate::yaml::{self, Complaints, Data, Node, Place};
+use crate::yaml::{self, Complaints, Data, Entry, Node, Place};
 
 /// A cycle from here on is taken for nanoseconds: a hundred thousand seconds in milliseconds is no cycle anybody means.
 const NANOSECONDS_FROM: f64 = 1e8;
+
+/// The key of v1alpha2 for protocols that the API does not know.
+const CUSTOM: &str = "customizedProtocol";
 
 /// What of a model's property is the same in both versions.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,8 @@ pub(super) struct ModelProperty {
 pub(super) struct Model {
     pub(super) place: Place,
     pub(super) properties: Vec<(String, ModelProperty)>,
+    /// What devices take over of the protocol's own words (v1beta1 since 1.22).
+    pub(super) config: Option<Node>,
 }
 
 /// How one property of a device is read.
@@ -35,6 +40,10 @@ pub(super) struct Visitor {
     pub(super) place: Place,
     /// The protocol's own words.
     pub(super) config: Option<Node>,
+    /// The protocol named beside them (v1beta1, and customizedProtocol before).
+    pub(super) protocol: Option<String>,
+    /// `customizedValues` of v1alpha2.
+    pub(super) values: Option<Entry>,
     /// In milliseconds; 0 is unset.
     pub(super) cycle_ms: u64,
 }
@@ -49,6 +58,8 @@ pub(super) struct Instance {
     pub(super) protocol: String,
     /// The protocol's own words, flat where v1alpha2 nests them.
     pub(super) config: Vec<Node>,
+    /// The same as it was written, for a mapper that knows these words.
+    pub(super) kept: Vec<Entry>,
     pub(super) visitors: Vec<Visitor>,
     pub(super) desired: Vec<(String, String, Place)>,
     pub(super) description: Option<String>,
@@ -126,7 +137,8 @@ fn model(node: &Node, old: bool, name: &str, notes: &mut Vec<Note>) -> Model {
         let known: &[&str] = if old { &["properties"] } else { &["properties", "protocol", "protocolConfigData"] };
         rest(spec, known, &format!("model {name}"), notes);
     }
-    Model { place: node.place.clone(), properties }
+    let config = spec.and_then(|spec| spec.get("protocolConfigData")).cloned();
+    Model { place: node.place.clone(), properties, config }
 }
 
 fn new_property(item: &Node, name: &str, notes: &mut Vec<Note>) -> ModelProperty {
@@ -189,6 +201,8 @@ fn beta(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) -> 
         visitors.push(Visitor {
             place: item.place.clone(),
             config: item.find(&["visitors", "configData"]).cloned(),
+            protocol: word(item, &["visitors", "protocolName"]),
+            values: None,
             cycle_ms: cycle(item, &about, notes),
             property,
         });
@@ -203,6 +217,7 @@ fn beta(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) -> 
         model: word(node, &["spec", "deviceModelRef", "name"]).unwrap_or_default(),
         protocol: word(node, &["spec", "protocol", "protocolName"]).unwrap_or_default(),
         config: node.find(&["spec", "protocol", "configData"]).cloned().into_iter().collect(),
+        kept: node.find(&["spec", "protocol", "configData"]).map(Node::entries).unwrap_or_default().to_vec(),
         description: word(node, &["metadata", "labels", "description"]),
         name,
         namespace,
@@ -219,6 +234,12 @@ fn alpha(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) ->
     let own = protocol.and_then(|protocol| protocol.entries().iter().find(named));
     let mut config: Vec<Node> = own.map(|entry| entry.value.clone()).into_iter().collect();
     let common = protocol.and_then(|protocol| protocol.get("common"));
+    let custom = own.filter(|entry| entry.key == CUSTOM);
+    let mut kept = match custom {
+        Some(custom) => custom.value.get("configData").map(Node::entries).unwrap_or_default().to_vec(),
+        None => own.map(|entry| entry.value.entries()).unwrap_or_default().to_vec(),
+    };
+    kept.extend(protocol.and_then(|protocol| protocol.entry("common")).cloned());
     for part in ["com", "tcp"] {
         config.extend(common.and_then(|common| common.get(part)).cloned());
     }
@@ -233,12 +254,19 @@ fn alpha(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) ->
         let known = ["propertyName", "collectCycle", "reportCycle"];
         let own =
             item.entries().iter().find(|entry| !known.contains(&entry.key.as_str()) && entry.key != "customizedValues");
-        let also: Vec<&str> = known.iter().copied().chain(own.map(|entry| entry.key.as_str())).collect();
+        let own_key = own.map(|entry| entry.key.as_str());
+        let also: Vec<&str> = known.iter().copied().chain(own_key).chain(["customizedValues"]).collect();
+        let custom = own.filter(|entry| entry.key == CUSTOM);
         rest(item, &also, &about, notes);
         cycles(item, &about, notes);
         visitors.push(Visitor {
             place: item.place.clone(),
-            config: own.map(|entry| entry.value.clone()),
+            config: match custom {
+                Some(custom) => custom.value.get("configData").cloned(),
+                None => own.map(|entry| entry.value.clone()),
+            },
+            protocol: custom.and_then(|custom| word(&custom.value, &["protocolName"])),
+            values: item.entry("customizedValues").cloned(),
             cycle_ms: cycle(item, &about, notes),
             property,
         });
@@ -252,6 +280,14 @@ fn alpha(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) ->
         }
     }
     let twins = node.find(&["status", "twins"]).map(Node::items).unwrap_or_default();
+    // A twin without a visitor is read by a mapper that knows it by its name.
+    for item in twins {
+        let Some(property) = word(item, &["propertyName"]) else { continue };
+        if !visitors.iter().any(|visitor| visitor.property == property) {
+            let place = item.place.clone();
+            visitors.push(Visitor { property, place, config: None, protocol: None, values: None, cycle_ms: 0 });
+        }
+    }
     let wished = |item: &Node| {
         let value = word(item, &["desired", "value"]).filter(|value| !value.is_empty())?;
         Some((word(item, &["propertyName"])?, value, item.place_of(&["desired"]).clone()))
@@ -259,8 +295,12 @@ fn alpha(node: &Node, name: String, namespace: String, notes: &mut Vec<Note>) ->
     Instance {
         place: node.place.clone(),
         model: word(node, &["spec", "deviceModelRef", "name"]).unwrap_or_default(),
-        protocol: own.map(|entry| entry.key.clone()).unwrap_or_default(),
+        protocol: match own.filter(|entry| entry.key == CUSTOM) {
+            Some(custom) => word(&custom.value, &["protocolName"]).unwrap_or_else(|| CUSTOM.to_owned()),
+            None => own.map(|entry| entry.key.clone()).unwrap_or_default(),
+        },
         config,
+        kept,
         description: word(node, &["metadata", "labels", "description"]),
         desired: twins.iter().filter_map(wished).collect(),
         name,

@@ -217,3 +217,136 @@ fn swaps_are_undone_in_kubeedges_order() {
         assert_eq!((outcome.passed, outcome.failed), (1, Vec::new()), "{golden}");
     }
 }
+
+const OPCUA: &str = r#"apiVersion: devices.kubeedge.io/v1alpha2
+kind: Device
+metadata: {name: press, namespace: default}
+spec:
+  deviceModelRef: {name: press}
+  protocol:
+    opcua: {url: "opc.tcp://10.0.0.5:4840/", userName: tester, timeout: 30}
+    common: {customizedValues: {remoteCertificate: /ca/server.pem}}
+  propertyVisitors:
+    - {propertyName: force, collectCycle: 2000, opcua: {nodeID: "ns=2;i=3", browseName: Force}, customizedValues: {slot: 1}}
+status:
+  twins:
+    - {propertyName: force, desired: {value: ""}}
+    - {propertyName: mode, desired: {value: "2"}}
+---
+apiVersion: devices.kubeedge.io/v1alpha2
+kind: DeviceModel
+metadata: {name: press, namespace: default}
+spec:
+  properties:
+    - {name: force, type: {double: {accessMode: ReadOnly, maximum: 500, unit: kN}}}
+    - {name: mode, type: {int: {accessMode: ReadWrite, minimum: 0}}}
+"#;
+
+const CUSTOM: &str = r#"apiVersion: devices.kubeedge.io/v1beta1
+kind: DeviceModel
+metadata: {name: cam}
+spec:
+  protocolConfigData: {timeoutMs: 2000, url: none}
+  properties:
+    - {name: mode, type: STRING, accessMode: ReadWrite, maximum: "9"}
+    - {name: live, type: STREAM, accessMode: ReadOnly, visitors: {protocolName: onvif, configData: {format: jpg, frameCount: 3}}}
+    - {name: raw, type: BYTES, accessMode: ReadOnly}
+---
+apiVersion: devices.kubeedge.io/v1beta1
+kind: Device
+metadata: {name: cam-1}
+spec:
+  deviceModelRef: {name: cam}
+  protocol: {protocolName: onvif, configData: {url: "192.168.1.7", deep: {list: [1, true]}}}
+  properties:
+    - {name: mode, collectCycle: 1000, visitors: {protocolName: onvif2, configData: {method: "a: b"}}}
+    - {name: live, collectCycle: 1000, visitors: {protocolName: onvif, configData: {format: png}}}
+    - {name: raw, collectCycle: 1000}
+"#;
+
+#[test]
+fn a_device_of_another_protocol_keeps_its_mappers_words() {
+    for (text, expected, connection) in [
+        (
+            OPCUA,
+            [
+                "external: {protocol: opcua}",
+                "  force: {type: number, unit: kN, group: every_2s, range: {max: 500, else: keep}, from: {external: {\"browseName\":\"Force\",\"customizedValues\":{\"slot\":1},\"nodeID\":\"ns=2;i=3\"}}}",
+                "  mode: {type: int, access: rw, group: every_1s, write: {mode: reconcile, min: 0}, from: {external: {}}}",
+            ],
+            "  opcua-press: {external: {protocol: opcua, config: {\"common\":{\"customizedValues\":{\"remoteCertificate\":\"/ca/server.pem\"}},\"timeout\":30,\"url\":\"opc.tcp://10.0.0.5:4840/\",\"userName\":\"tester\"}}}",
+        ),
+        (
+            CUSTOM,
+            [
+                "external: {protocol: onvif, config: {\"timeoutMs\":2000,\"url\":\"none\"}}",
+                "  mode: {type: string, access: rw, group: every_1s, write: {mode: reconcile}, from: {external: {\"method\":\"a: b\"}}}",
+                "  live: {type: object, group: every_1s, from: {external: {\"format\":\"png\",\"frameCount\":3}}}",
+            ],
+            "  onvif-cam-1: {external: {protocol: onvif, config: {\"deep\":{\"list\":[1,true]},\"url\":\"192.168.1.7\"}}}",
+        ),
+    ] {
+        let imported = imported(text);
+        let (id, profile) = &imported.profiles[0];
+        assert_eq!(checks(id, profile), [], "{profile}");
+        for line in expected {
+            assert!(profile.lines().any(|own| own == line), "{line}\n{profile}");
+        }
+        assert!(imported.gateway.lines().any(|own| own == connection), "{}", imported.gateway);
+    }
+}
+
+#[test]
+fn what_changes_its_meaning_for_another_mapper_is_named() {
+    for (text, line, words) in [
+        (OPCUA, 14, "tidegate twin set press mode=2"),
+        (CUSTOM, 18, "its visitor names onvif2, the device onvif"),
+        (CUSTOM, 18, "the model's maximum 9 is no bound of a string"),
+        (CUSTOM, 19, "stream is an object here"),
+        (CUSTOM, 20, "bytes is a string here"),
+    ] {
+        let notes: Vec<String> = imported(text).notes.iter().map(ToString::to_string).collect();
+        let named = |note: &&String| note.starts_with(&format!("device.yaml:{line}:")) && note.contains(words);
+        assert!(notes.iter().any(|note| named(&note)), "{line} {words}: {notes:#?}");
+    }
+}
+
+#[test]
+fn a_device_that_names_neither_protocol_nor_property_has_its_models() {
+    let nameless = "apiVersion: devices.kubeedge.io/v1alpha2\nkind: Device\nmetadata: {name: counter}\nspec: {deviceModelRef: {name: sensor}}\n---\n";
+    let text = format!("{nameless}{}", ALPHA.split_once("---\n").unwrap().1);
+    let imported = imported(&text);
+    assert!(
+        imported.gateway.contains("customized-counter: {external: {protocol: customized}}"),
+        "{}",
+        imported.gateway
+    );
+    assert!(imported.profiles[0].1.contains("  level: {type: int, group: every_1s, "), "{}", imported.profiles[0].1);
+    assert!(imported.notes.iter().any(|note| note.text.contains("it names no protocol; customized is written")));
+    assert_eq!(checks(&imported.profiles[0].0, &imported.profiles[0].1), []);
+}
+
+#[test]
+fn devices_of_kubernetes_files_join_a_gateway_file_and_keep_their_places() {
+    let imported =
+        import(&[("cam.yaml".to_owned(), CUSTOM.to_owned()), ("plc.yaml".to_owned(), BETA.to_owned())]).unwrap();
+    let mut complaints = Complaints::new();
+    let gateway = "schema: 1\ngateway: {id: g}\nconnections:\n  onvif-cam-1: {modbus: {tcp: \"h:502\"}}\ndevices: []\n";
+    let mut tree = crate::yaml::read("gateway.yaml", gateway, &mut complaints).unwrap();
+    add_to(&mut tree, &imported, &mut complaints);
+    let ids: Vec<String> = tree
+        .get("devices")
+        .unwrap()
+        .items()
+        .iter()
+        .map(|device| {
+            format!("{}:{} {}", device.place.file, device.place.line, device.get("id").unwrap().text().unwrap())
+        })
+        .collect();
+    assert_eq!(ids, ["cam.yaml:11 cam-1", "plc.yaml:11 plc-1"]);
+    let complaints = complaints.into_sorted();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert_eq!((complaints[0].line, complaints[0].message.as_str()), (11, "a second connection \"onvif-cam-1\""));
+    let places: Vec<String> = imported.profile_trees().iter().map(|tree| tree.place.file.to_string()).collect();
+    assert_eq!(places, ["cam.yaml", "plc.yaml"]);
+}

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::read::{Instance, Model, ModelProperty, Objects, Visitor, note};
-use super::{Imported, Note, modbus};
+use super::{Imported, Note, external, modbus};
 use crate::name::{DeviceId, PropertyName};
-use crate::yaml::{Data, Node};
+use crate::yaml::{Data, Node, Place};
 
 /// Collect cycle where none is written, in milliseconds: the mapper framework's.
 const CYCLE_MS: u64 = 1000;
@@ -15,13 +15,14 @@ const CYCLE_MS: u64 = 1000;
 struct Profile {
     id: String,
     body: String,
+    place: Place,
 }
 
 pub(super) fn write(objects: &Objects, notes: &mut Vec<Note>) -> Imported {
     let mut profiles: Vec<Profile> = Vec::new();
     let mut connections: BTreeMap<String, String> = BTreeMap::new();
     let mut devices = String::new();
-    let mut count = 0;
+    let mut places = Vec::new();
     for device in &objects.instances {
         let about = format!("device {}", device.name);
         let id = match device.namespace.as_str() {
@@ -38,22 +39,20 @@ pub(super) fn write(objects: &Objects, notes: &mut Vec<Note>) -> Imported {
             note(notes, &device.place, text);
             continue;
         };
-        if !device.protocol.eq_ignore_ascii_case("modbus") {
-            let protocol = if device.protocol.is_empty() { "no named protocol" } else { &device.protocol };
-            let text = format!("{about}: {protocol} is not imported, only modbus is; write its profile by hand");
-            note(notes, &device.place, text);
-            continue;
-        }
-        let Some(body) = modbus_body(device, model, notes) else { continue };
+        let (body, wire, name, params) = if device.protocol.eq_ignore_ascii_case("modbus") {
+            let Some(body) = modbus_body(device, model, notes) else { continue };
+            let Some(wire) = modbus::wire(device, notes) else { continue };
+            (body, format!("{{modbus: {}}}", wire.yaml), wire.name, format!(", params: {{unit: {}}}", wire.unit))
+        } else {
+            let Some(body) = external::body(device, model, notes) else { continue };
+            let (wire, name) = external::wire(device, notes);
+            (body, wire, name, String::new())
+        };
         let profile = profile_id(&mut profiles, device, body);
-        let Some(wire) = modbus::wire(device, notes) else { continue };
-        let connection = connection_name(&mut connections, &wire.name, format!("{{modbus: {}}}", wire.yaml));
-        let (id, unit) = (quote(&id), wire.unit);
-        let _ = writeln!(
-            devices,
-            "  - {{id: {id}, profile: {profile}, connection: {connection}, params: {{unit: {unit}}}}}"
-        );
-        count += 1;
+        let connection = connection_name(&mut connections, &name, wire);
+        let id = quote(&id);
+        let _ = writeln!(devices, "  - {{id: {id}, profile: {profile}, connection: {connection}{params}}}");
+        places.push(device.place.clone());
         for (property, value, place) in &device.desired {
             let text = format!(
                 "{about}, property {property}: desired {value} is a wish, not configuration; say it once the gateway runs: tidegate twin set {id} {property}={value}"
@@ -67,12 +66,20 @@ pub(super) fn write(objects: &Objects, notes: &mut Vec<Note>) -> Imported {
         let _ = writeln!(gateway, "  {name}: {wire}");
     }
     let _ = write!(gateway, "devices:\n{devices}");
-    let profiles = profiles.into_iter().map(|Profile { id, body }| {
+    let profile_places = profiles.iter().map(|profile| profile.place.clone()).collect();
+    let profiles = profiles.into_iter().map(|Profile { id, body, .. }| {
         let text =
             format!("# Made from a KubeEdge DeviceModel and the visitors of its devices.\nschema: 1\nid: {id}\n{body}");
         (id, text)
     });
-    Imported { profiles: profiles.collect(), gateway, devices: count, notes: Vec::new() }
+    Imported {
+        profiles: profiles.collect(),
+        gateway,
+        devices: places.len(),
+        notes: Vec::new(),
+        profile_places,
+        device_places: places,
+    }
 }
 
 fn unused_models(objects: &Objects, notes: &mut Vec<Note>) {
@@ -99,7 +106,7 @@ fn profile_id(profiles: &mut Vec<Profile>, device: &Instance, body: String) -> S
     let own = format!("{plain}.{}", word_of(&device.name));
     let id = if taken(&plain) { own } else { plain };
     let id = if taken(&id) { format!("{id}.{}", profiles.len()) } else { id };
-    profiles.push(Profile { id: id.clone(), body });
+    profiles.push(Profile { id: id.clone(), body, place: device.place.clone() });
     id
 }
 
@@ -115,6 +122,9 @@ fn word_of(text: &str) -> String {
 
 /// A name for a wire: the one it has already, or a new one.
 fn connection_name(connections: &mut BTreeMap<String, String>, wanted: &str, wire: String) -> String {
+    if let Some((name, _)) = connections.iter().find(|(_, there)| **there == wire) {
+        return name.clone();
+    }
     let clean = |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
     let mut name: String = wanted.chars().map(clean).collect();
     // A name of digits alone would be a number in YAML.
@@ -132,7 +142,7 @@ fn connection_name(connections: &mut BTreeMap<String, String>, wanted: &str, wir
     candidate
 }
 
-fn head(device: &Instance) -> String {
+pub(super) fn head(device: &Instance) -> String {
     let description = device.description.as_deref().map(|text| format!(", description: {}", quote(text)));
     format!(
         "version: 1.0.0\nmeta: {{vendor: KubeEdge, model: {}{}}}\n",
@@ -142,18 +152,28 @@ fn head(device: &Instance) -> String {
 }
 
 /// The groups of a device: one for each collect cycle.
-fn groups(visitors: &[Visitor]) -> BTreeMap<u64, String> {
+pub(super) fn groups(visitors: &[Visitor]) -> BTreeMap<u64, String> {
     let cycles = visitors.iter().map(cycle_of);
     cycles
         .map(|ms| (ms, if ms % 1000 == 0 { format!("every_{}s", ms / 1000) } else { format!("every_{ms}ms") }))
         .collect()
 }
 
-fn cycle_of(visitor: &Visitor) -> u64 {
+/// The section `groups` of a profile.
+pub(super) fn timetable(groups: &BTreeMap<u64, String>) -> String {
+    let mut text = String::from("groups:\n");
+    for (ms, name) in groups {
+        let interval = if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
+        let _ = writeln!(text, "  {name}: {{interval: {interval}}}");
+    }
+    text
+}
+
+pub(super) fn cycle_of(visitor: &Visitor) -> u64 {
     if visitor.cycle_ms == 0 { CYCLE_MS } else { visitor.cycle_ms.max(10) }
 }
 
-fn usable<'a>(
+pub(super) fn usable<'a>(
     device: &Instance,
     model: &'a Model,
     visitor: &Visitor,
@@ -178,6 +198,9 @@ fn modbus_body(device: &Instance, model: &Model, notes: &mut Vec<Note>) -> Optio
     for visitor in &device.visitors {
         let about = format!("device {}, property {}", device.name, visitor.property);
         let Some(property) = usable(device, model, visitor, notes) else { continue };
+        if let Some(values) = &visitor.values {
+            note(notes, &values.key_place, format!("{about}: customizedValues has no counterpart"));
+        }
         let inherited = property.visitors.as_ref().and_then(|visitors| visitors.get("configData"));
         let visitor = Visitor { config: merged(inherited, visitor.config.as_ref()), ..visitor.clone() };
         let Some(mapped) = modbus::property(&about, &visitor, property, notes) else { continue };
@@ -199,16 +222,13 @@ fn modbus_body(device: &Instance, model: &Model, notes: &mut Vec<Note>) -> Optio
         return None;
     }
     let mut body = head(device);
-    body.push_str("params: {unit: {type: int, min: 0, max: 255, default: 1}}\ngroups:\n");
-    for (ms, name) in &groups {
-        let interval = if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
-        let _ = writeln!(body, "  {name}: {{interval: {interval}}}");
-    }
+    body.push_str("params: {unit: {type: int, min: 0, max: 255, default: 1}}\n");
+    body.push_str(&timetable(&groups));
     let _ = write!(body, "modbus: {{unit: \"${{unit}}\"}}\nproperties:\n{properties}");
     Some(body)
 }
 
-fn common(property: &ModelProperty) -> String {
+pub(super) fn common(property: &ModelProperty) -> String {
     let mut text = String::new();
     if let Some(unit) = &property.unit {
         let _ = write!(text, ", unit: {}", quote(ucum(unit)));
@@ -233,7 +253,7 @@ fn ucum(unit: &str) -> &str {
 }
 
 /// A map over another one, key by key: an instance's configuration over its model's.
-fn merged(below: Option<&Node>, above: Option<&Node>) -> Option<Node> {
+pub(super) fn merged(below: Option<&Node>, above: Option<&Node>) -> Option<Node> {
     let (Some(below), Some(above)) = (below, above) else { return above.or(below).cloned() };
     let kept = below.entries().iter().filter(|entry| above.entry(&entry.key).is_none()).cloned();
     Some(Node { place: above.place.clone(), data: Data::Map(above.entries().iter().cloned().chain(kept).collect()) })

@@ -135,7 +135,10 @@ impl Gateway {
             stop: stop.child_token(),
         })
         .await?;
-        // Everything retained is in place before the first client comes in.
+        // The bridge listens before anybody speaks, and everything retained is in place before the first client comes in.
+        let base = loaded.folder.clone();
+        let around = bridge::Surroundings { store: store.clone(), broker: broker.clone(), clock, base };
+        let bridge = Bridge::start(&loaded.config, around).await;
         broker.serve();
         let mappers = with_mappers.then(|| {
             let bus_broker = broker.clone();
@@ -147,8 +150,6 @@ impl Gateway {
         tokio::spawn(gone::watch(bus, loaded.config.twin.root.clone(), watched, stop.child_token()));
         let since = clock.now().wall;
         let reloaded = outcome(since, &[]);
-        let around = bridge::Surroundings { store: store.clone(), broker: broker.clone(), clock, base: loaded.folder };
-        let bridge = Bridge::start(&loaded.config, around);
         let config = loaded.config;
         let gateway = Self {
             path,

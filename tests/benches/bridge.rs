@@ -1,6 +1,9 @@
 //! An hour's outage of the upstream link: how long and how many bytes until both sides are in step again, and what it
 //! costs meanwhile; against mosquitto bridged to mosquitto with the same topics in the same run.
 //!
+//! Then a stream, where every message counts: flat out through a link that is up, and kept on disk while it is away and the
+//! gateway is killed in between.
+//!
 //! 1,000 devices × 10 properties. The hour is compressed: what counts for state is that every leaf has changed, and for a
 //! queue how many changes there were; both sides get the same `ROUNDS` changes of each leaf.
 
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 use mappers::bus::{Bus, Incoming, Message, MqttOptions, Outgoing, mqtt};
 use serde_json::{Value, json};
 use tests::gateway::{Gateway, Home};
-use tests::mqtt::retained;
+use tests::mqtt::{Watch, retained};
 use tests::net::{Relay, Weather};
 use tests::peers::Mosquitto;
 use tests::within;
@@ -19,6 +22,9 @@ const PROPERTIES: usize = 10;
 /// Changes of every leaf while the link is away.
 const ROUNDS: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Readings of the stream, and the letters in each: about 200 bytes a message at the other side.
+const READINGS: usize = 20_000;
+const LETTERS: usize = 90;
 
 fn profile() -> String {
     let properties: String = (0..PROPERTIES)
@@ -159,17 +165,7 @@ async fn mosquitto() -> Row {
     let relay = Relay::to(cloud.port());
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let port = tests::free_port();
-    // tuned so that it drops nothing while nothing is killed; its defaults give up all but 1,000 messages
-    let near = Mosquitto::with(
-        port,
-        &format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nautosave_interval 1\n\
-             max_queued_messages 0\nqueue_qos0_messages true\nmax_inflight_messages 100\nset_tcp_nodelay true\nconnection up\naddress 127.0.0.1:{}\n\
-             topic # out 1\ncleansession false\nrestart_timeout 1 2\n",
-            folder.path().display(),
-            relay.port()
-        ),
-    );
+    let near = Mosquitto::with(port, &near_settings(port, folder.path(), relay.port()));
     let bus = client(port).await;
     change(&bus, 1, false).await;
     in_step(&cloud, 1);
@@ -200,6 +196,188 @@ fn in_step(cloud: &Mosquitto, round: usize) -> usize {
     })
 }
 
+/// A gateway with one device whose every text matters; the queue to its bridge is as generous as mosquitto's.
+fn stream_home(port: u16, cloud: u16) -> Home {
+    let home = Home::with(&format!(
+        "schema: 1\ngateway: {{id: bench, data: data}}\nprofiles: [profiles]\n\
+         broker: {{limits: {{queue_bytes: 67108864}}, listeners: [{{name: local, bind: \"127.0.0.1:{port}\"}}]}}\nconnections: {{w: {{modbus: {{tcp: \"127.0.0.1:1\"}}}}}}\n\
+         devices: [{{id: d0, profile: bench.log, connection: w}}]\n\
+         upstream:\n  - {{name: cloud, dialect: plain, url: \"mqtt://127.0.0.1:{cloud}\", prefix: bench}}\n"
+    ));
+    home.write(
+        "profiles/log.yaml",
+        "schema: 1\nid: bench.log\nversion: 1.0.0\nmeta: {vendor: Bench, model: Log}\ngroups:\n  all: {interval: 1s}\n\
+         modbus: {unit: 1}\nproperties:\n  text: {type: string, stream: true, group: all, \
+         from: {modbus: {table: holding, address: 0, type: string, length: 100}}}\n",
+    );
+    home
+}
+
+/// A text of its own, as long as all others.
+fn text(number: usize) -> String {
+    format!("{number:0>LETTERS$}")
+}
+
+/// Publishes readings, and waits until all are acknowledged.
+async fn flood(bus: &Bus, is_gateway: bool, from: usize) {
+    for number in from..from + READINGS {
+        let (topic, payload) = if is_gateway {
+            ("twin/d0/reported/set", json!({"readings": {"text": text(number)}}))
+        } else {
+            let said =
+                json!({"value": text(number), "quality": "good", "at": "2026-11-22T22:00:00.000Z", "version": number});
+            ("bench/twin/d0/stream/text", said)
+        };
+        let is_last = number + 1 == from + READINGS;
+        say(bus, topic.to_owned(), payload.to_string().into(), false, is_last).await;
+    }
+}
+
+/// How many of the readings have come, each counted once.
+fn arrived(watch: &Watch, from: usize) -> usize {
+    let mut seen = vec![false; READINGS];
+    for message in watch.all() {
+        let number = message.at("/value").as_str().and_then(|text| text.trim_start_matches('0').parse::<usize>().ok());
+        if let Some(seen) = number.and_then(|number| seen.get_mut(number.checked_sub(from)?)) {
+            *seen = true;
+        }
+    }
+    seen.into_iter().filter(|seen| *seen).count()
+}
+
+/// Waits until no more come; gives how many came, and when the last did.
+fn all_arrived(watch: &Watch, from: usize) -> (usize, Instant) {
+    let (mut count, mut at) = (0, Instant::now());
+    loop {
+        let now = arrived(watch, from);
+        if now > count {
+            (count, at) = (now, Instant::now());
+        }
+        if count == READINGS || at.elapsed() > Duration::from_secs(20) {
+            return (count, at);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+struct Flow {
+    per_second: f64,
+    lost: usize,
+    told: u64,
+    written: f64,
+}
+
+/// The numbers that gaps name.
+fn told(watch: &Watch) -> u64 {
+    let gaps = watch.all().into_iter().filter(|message| message.topic.ends_with("/gap"));
+    gaps.filter_map(|gap| Some(gap.at("/to_seq").as_u64()? + 1 - gap.at("/from_seq").as_u64()?)).sum()
+}
+
+async fn stream_tidegate(outage: bool) -> Flow {
+    let cloud = Mosquitto::start("max_queued_messages 0\nset_tcp_nodelay true");
+    let relay = Relay::to(cloud.port());
+    let port = tests::free_port();
+    let home = stream_home(port, relay.port());
+    let watch = Watch::new(cloud.port(), &["bench/twin/d0/stream/text", "bench/gateway/gap"]);
+    let gateway = Gateway::start(home.path(), &["run", "-c", "gateway.yaml", "--no-mappers"]);
+    let bus = client(port).await;
+    say(
+        &bus,
+        "twin/d0/reported/set".to_owned(),
+        json!({"readings": {"text": text(1)}}).to_string().into(),
+        false,
+        true,
+    )
+    .await;
+    within(PATIENCE, "the stream to flow", || (arrived(&watch, 1) > 0).then_some(()));
+    let before = written(gateway.pid());
+    let mut begin = Instant::now();
+    if !outage {
+        flood(&bus, true, 2).await;
+        let (count, last) = all_arrived(&watch, 2);
+        let seconds = last.duration_since(begin).as_secs_f64();
+        let written = (written(gateway.pid()) - before) * 1_048_576.0 / READINGS as f64;
+        return Flow { per_second: count as f64 / seconds, lost: READINGS - count, told: told(&watch), written };
+    }
+    relay.set(Weather::Cut);
+    flood(&bus, true, 2).await;
+    within(PATIENCE, "the readings to be on disk", || {
+        let status = retained(port, &["gateway/status"]);
+        let upstream = status.first()?.at("/upstreams/cloud");
+        (upstream["spool_memory_bytes"] == 0 && upstream["spool_rows"].as_u64() > Some(0)).then_some(())
+    });
+    let written = (written(gateway.pid()) - before) * 1_048_576.0 / READINGS as f64;
+    gateway.kill();
+    relay.set(Weather::Fair);
+    let bytes = relay.bytes().0;
+    let gateway = Gateway::start(home.path(), &["run", "-c", "gateway.yaml", "--no-mappers"]);
+    begin = linked(&relay, bytes).max(begin);
+    let (count, last) = all_arrived(&watch, 2);
+    let seconds = last.duration_since(begin).as_secs_f64();
+    drop(gateway);
+    Flow { per_second: count as f64 / seconds, lost: READINGS - count, told: told(&watch), written }
+}
+
+/// mosquitto bridged to mosquitto, tuned as above; with an outage it is killed in it, too.
+async fn stream_mosquitto(outage: bool) -> Flow {
+    let cloud = Mosquitto::start("max_queued_messages 0\nset_tcp_nodelay true");
+    let relay = Relay::to(cloud.port());
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let port = tests::free_port();
+    let mut near = Mosquitto::with(port, &near_settings(port, folder.path(), relay.port()));
+    let watch = Watch::new(cloud.port(), &["bench/twin/d0/stream/text"]);
+    let bus = client(port).await;
+    let first = json!({"value": text(1)}).to_string();
+    say(&bus, "bench/twin/d0/stream/text".to_owned(), first.into(), false, true).await;
+    within(PATIENCE, "the stream to flow", || (arrived(&watch, 1) > 0).then_some(()));
+    let before = written(near.pid());
+    let mut begin = Instant::now();
+    if outage {
+        relay.set(Weather::Cut);
+    }
+    flood(&bus, false, 2).await;
+    if outage {
+        // its settings write once a second
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let written = (written(near.pid()) - before) * 1_048_576.0 / READINGS as f64;
+    if outage {
+        near.kill();
+        relay.set(Weather::Fair);
+        let bytes = relay.bytes().0;
+        near.again();
+        begin = linked(&relay, bytes).max(begin);
+    }
+    let (count, last) = all_arrived(&watch, 2);
+    let seconds = last.duration_since(begin).as_secs_f64();
+    Flow { per_second: count as f64 / seconds, lost: READINGS - count, told: 0, written }
+}
+
+/// Tuned so that it drops nothing while nothing is killed; its defaults give up all but 1,000 messages.
+fn near_settings(port: u16, folder: &std::path::Path, far: u16) -> String {
+    format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nautosave_interval 1\n\
+         max_queued_messages 0\nqueue_qos0_messages true\nmax_inflight_messages 100\nset_tcp_nodelay true\nconnection up\naddress 127.0.0.1:{far}\n\
+         topic # out 1\ncleansession false\nrestart_timeout 1 2\n",
+        folder.display()
+    )
+}
+
+#[allow(clippy::print_stdout, reason = "a bench prints its table")]
+fn streams(runtime: &tokio::runtime::Runtime) {
+    println!("\n{READINGS} readings of a stream of about 200 bytes, QoS 1, each acknowledged to whoever said it");
+    println!("| | readings/s | lost | told as a gap | written, bytes a reading |");
+    println!("|---|---|---|---|---|");
+    let row = |name: &str, flow: &Flow| {
+        let Flow { per_second, lost, told, written } = flow;
+        println!("| {name} | {per_second:.0} | {lost} | {told} | {written:.0} |");
+    };
+    row("Tidegate, flat out", &runtime.block_on(stream_tidegate(false)));
+    row("mosquitto bridge, flat out", &runtime.block_on(stream_mosquitto(false)));
+    row("Tidegate, link away, then killed", &runtime.block_on(stream_tidegate(true)));
+    row("mosquitto bridge, link away, then killed", &runtime.block_on(stream_mosquitto(true)));
+}
+
 #[allow(clippy::print_stdout, reason = "a bench prints its table")]
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be had");
@@ -210,6 +388,7 @@ fn main() {
     println!("|---|---|---|---|---|---|---|");
     print("Tidegate", &runtime.block_on(tidegate()));
     print("mosquitto bridge", &runtime.block_on(mosquitto()));
+    streams(&runtime);
 }
 
 #[allow(clippy::print_stdout, reason = "a bench prints its table")]

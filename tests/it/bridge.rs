@@ -1,12 +1,11 @@
 //! Twins in step with a real mosquitto: first sync, every kind of restart, wishes both ways, and what must stay at home.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::clouds::Certificates;
 use tests::gateway::{Gateway, Home};
 use tests::mqtt::{Watch, publish, publish_with, retained};
 use tests::net::{HttpProxy, Relay, Weather};
@@ -47,7 +46,7 @@ fn plain(port: u16, more: &str) -> String {
 }
 
 pub(crate) fn run(home: &Home) -> Gateway {
-    Gateway::start(home.path(), &["run", "-c", "gateway.yaml", "--no-mappers"])
+    home.run(&["run", "-c", "gateway.yaml", "--no-mappers"])
 }
 
 /// What a mapper would say.
@@ -58,7 +57,7 @@ pub(crate) fn read(gateway: &Gateway, device: &str, readings: &Value) {
 }
 
 /// The word of the upstream, and its details.
-fn standing(gateway: &Gateway) -> (String, Value) {
+pub(crate) fn standing(gateway: &Gateway) -> (String, Value) {
     let status = retained(gateway.port(), &["gateway/status"]);
     let status = status.first().expect("gateway/status is retained");
     (status.at("/upstream/cloud").as_str().unwrap_or("").to_owned(), status.at("/upstreams/cloud"))
@@ -162,6 +161,33 @@ fn an_idle_link_carries_pings_only() {
 }
 
 #[test]
+fn a_reconnect_with_nothing_changed_costs_one_question_and_one_answer() {
+    let cloud = Mosquitto::start("");
+    let relay = Relay::to(cloud.port());
+    let home = home(&plain(relay.port(), ""));
+    let gateway = run(&home);
+    for device in DEVICES {
+        read(&gateway, device, &json!({"level": 7, "setpoint": 21.5, "energy": 5, "flow": 1.25}));
+    }
+    synced(&gateway);
+    equal(&gateway, cloud.port());
+    // documents follow their last change by some seconds, and the mark stands for all of it after half a minute
+    std::thread::sleep(Duration::from_secs(45));
+    relay.listen_in();
+    relay.cut();
+    let connects = standing(&gateway).1["reconnects"].as_u64().unwrap();
+    within(Duration::from_secs(20), "the link to be made anew", || {
+        let (word, details) = standing(&gateway);
+        (word == "synced" && details["reconnects"].as_u64() > Some(connects)).then_some(())
+    });
+    let said = relay.listen_in();
+    let text = String::from_utf8_lossy(&said).into_owned();
+    assert!(text.contains("gateway/mark/echo"), "{text:?}");
+    assert!(!text.contains("/reported/") && !text.contains("/desired/setpoint"), "only what changed is said: {text:?}");
+    assert!(said.len() < 2_000, "{} bytes: {text:?}", said.len());
+}
+
+#[test]
 fn wishes_of_the_cloud_pass_the_same_door_and_are_answered() {
     let cloud = Mosquitto::start("");
     let home = home(&plain(cloud.port(), ""));
@@ -255,35 +281,10 @@ fn a_peer_without_version_5_is_spoken_to_in_3_1_1() {
     local.value("twin/boiler-1/desired/setpoint", "/value", &json!(25));
 }
 
-fn openssl(folder: &Path, words: &str) {
-    let done = Command::new("openssl").args(words.split(' ')).current_dir(folder).output().unwrap();
-    assert!(done.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 #[test]
 fn tls_with_client_certificates_through_a_proxy_with_a_password() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
-    openssl(
-        path,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -subj /CN=ca -days 2",
-    );
-    std::fs::write(path.join("san"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    for name in ["server", "client"] {
-        openssl(
-            path,
-            &format!(
-                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
-            ),
-        );
-        openssl(
-            path,
-            &format!(
-                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt -days 2 -extfile san"
-            ),
-        );
-    }
-    let at = |name: &str| path.join(name).display().to_string();
+    let certificates = Certificates::new("client");
+    let at = |name: &str| certificates.file(name);
     let (inside, outside) = (tests::free_port(), tests::free_port());
     let cloud = Mosquitto::with(
         outside,
@@ -480,6 +481,86 @@ fn every_reading_of_a_stream_arrives_though_link_and_gateway_were_away() {
     let all: Vec<Value> = (1..=60).map(Value::from).collect();
     assert_eq!(streamed, all, "each once at least, in their order");
     eventually("the spool to be empty", || (standing(&gateway).1["spool_rows"] == 0).then_some(()));
+}
+
+#[test]
+fn readings_that_the_bridge_could_not_read_in_time_are_told_as_a_gap_and_state_is_right_all_the_same() {
+    const READINGS: usize = 4_000;
+    let cloud = Mosquitto::start("max_queued_messages 0");
+    let home = home(&plain(cloud.port(), ""));
+    let small = "broker: {limits: {queue_bytes: 16384}, listeners:";
+    home.write("gateway.yaml", &text(&plain(cloud.port(), "")).replace("broker: {listeners:", small));
+    let profile = PROFILE.replace("  level: {type: int,", "  level: {stream: true, type: int,");
+    assert_ne!(profile, PROFILE);
+    home.write("profiles/boiler.yaml", &profile);
+    let there = Watch::new(cloud.port(), &[&format!("{PREFIX}/twin/+/stream/#"), &format!("{PREFIX}/gateway/gap")]);
+    let gateway = run(&home);
+    synced(&gateway);
+    // more at once than the queue to the bridge holds
+    let lines: String = (1..=READINGS).map(|level| json!({"readings": {"level": level}}).to_string() + "\n").collect();
+    home.write("flood", &lines);
+    let flood = std::fs::File::open(home.path().join("flood")).unwrap();
+    let port = gateway.port().to_string();
+    let words = ["-h", "127.0.0.1", "-p", &port, "-t", "twin/boiler-1/reported/set", "-l", "-q", "0"];
+    let done = std::process::Command::new("mosquitto_pub").args(words).stdin(flood).status().unwrap();
+    assert!(done.success());
+    let (_, details) = within(Duration::from_secs(40), "the loss to be noticed", || {
+        Some(standing(&gateway)).filter(|(_, details)| details["missed"].as_u64() > Some(0))
+    });
+    assert!(details["gaps"].as_u64() > Some(0), "{details}");
+    let gap = eventually("the gap", || there.all().into_iter().find(|message| message.topic.ends_with("/gap")));
+    assert_eq!((gap.at("/class"), gap.at("/reason")), (json!("metric"), json!("lost")), "{gap:?}");
+    assert!(gap.at("/from_seq").as_u64() <= gap.at("/to_seq").as_u64() && gap.at("/epoch").is_string(), "{gap:?}");
+    read(&gateway, "boiler-1", &json!({"level": 60_000}));
+    there.value(&format!("{PREFIX}/twin/boiler-1/stream/level"), "/value", &json!(60_000));
+    synced(&gateway);
+    let held = equal(&gateway, cloud.port());
+    assert_eq!(held["twin/boiler-1/reported/level"]["value"], 60_000);
+    // what arrived is in order, and no number is both sent and given up
+    let all = there.all();
+    let streamed: Vec<u64> = all.iter().filter_map(|message| message.at("/value").as_u64()).collect();
+    assert!(streamed.windows(2).all(|two| two[0] <= two[1]), "{streamed:?}");
+    assert!(streamed.len() < READINGS, "all came, so nothing was shown");
+}
+
+#[test]
+fn what_was_kept_for_an_upstream_goes_with_it_and_the_log_says_what_that_was() {
+    let (one, two) = (Mosquitto::start(""), Mosquitto::start(""));
+    let relay = Relay::to(two.port());
+    let first = plain(one.port(), "");
+    let second =
+        format!("  - {{name: other, dialect: plain, url: \"mqtt://127.0.0.1:{}\", prefix: b}}\n", relay.port());
+    let home = home(&format!("{first}{second}"));
+    let profile = PROFILE.replace("  level: {type: int,", "  level: {stream: true, type: int,");
+    home.write("profiles/boiler.yaml", &profile);
+    let gateway = run(&home);
+    synced(&gateway);
+    relay.set(Weather::Cut);
+    for level in 1..=5 {
+        read(&gateway, "boiler-1", &json!({"level": level}));
+    }
+    eventually("the readings to be on disk", || {
+        let status = retained(gateway.port(), &["gateway/status"]);
+        (status.first()?.at("/upstreams/other/spool_rows") == 5).then_some(())
+    });
+    home.write("gateway.yaml", &text(&first));
+    gateway.signal("HUP");
+    let log = eventually("the word of what is given up", || {
+        let log = gateway.log();
+        log.lines().find(|line| line.contains("given up") && line.contains("other")).map(str::to_owned)
+    });
+    assert!(log.contains("readings=5"), "{log}");
+    assert!(gateway.stop().lines().filter(|line| line.contains("given up")).count() == 1);
+    // nothing of it comes back under its name
+    relay.set(Weather::Fair);
+    let there = Watch::new(two.port(), &["b/twin/+/stream/#", "b/gateway/status"]);
+    home.write("gateway.yaml", &text(&format!("{first}{second}")));
+    let gateway = run(&home);
+    there.value("b/gateway/status", "/state", &json!("online"));
+    read(&gateway, "boiler-1", &json!({"level": 6}));
+    there.value("b/twin/boiler-1/stream/level", "/value", &json!(6));
+    let streamed: Vec<Value> = there.all().iter().map(|message| message.at("/value")).filter(Value::is_u64).collect();
+    assert_eq!(streamed, [json!(6)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Ten thousand changes through every fault there is: at the end both replicas are the same, leaf by leaf.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use mappers::bus::{Incoming, Message, MqttOptions, Outgoing, mqtt};
 use serde_json::json;
 use tests::gateway::{Gateway, Home};
-use tests::mqtt::publish;
+use tests::mqtt::{publish, retained};
 use tests::net::{Relay, Weather};
 use tests::peers::Mosquitto;
 
@@ -22,6 +23,10 @@ const FAULTS: u64 = 40;
 /// The longest a run may take; what is not done by then is a failure.
 const LONGEST: Duration = Duration::from_secs(150);
 const DEVICES: usize = 6;
+/// Where the wall clock of the gateway may jump to, as faketime writes it: an hour and a year forward, a minute and a month
+/// back, right again, and 1970, where a Pi without a battery wakes.
+const CLOCKS: [&str; 6] = ["+1h", "+400d", "-60", "-30d", "+0", LONG_AGO];
+const LONG_AGO: &str = "@1970-02-01 00:00:00";
 
 /// Numbers that look random and are the same in every run of one seed (SplitMix64).
 struct Dice(u64);
@@ -40,14 +45,40 @@ fn home(port: u16, cloud: u16) -> Home {
     let devices: String = (1..=DEVICES)
         .map(|unit| format!("  - {{id: d{unit}, profile: test.boiler, connection: plc, params: {{unit: {unit}}}}}\n"))
         .collect();
-    let home = Home::with(&format!(
+    let mut home = Home::with(&format!(
         "schema: 1\ngateway: {{id: plant-7, data: data}}\nprofiles: [profiles]\ntwin: {{flush: 500ms}}\n\
          broker: {{listeners: [{{name: local, bind: \"127.0.0.1:{port}\"}}]}}\n\
          connections: {{plc: {{modbus: {{tcp: \"127.0.0.1:1\"}}}}}}\ndevices:\n{devices}upstream:\n  \
            - {{name: cloud, dialect: plain, url: \"mqtt://127.0.0.1:{cloud}\", prefix: {PREFIX}, keep_alive: 5s}}\n"
     ));
     home.write("profiles/boiler.yaml", PROFILE);
+    for (name, value) in [
+        ("LD_PRELOAD", faketime().display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", home.path().join("clock").display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        // only the wall clock jumps; the other one never does
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ] {
+        home.set(name, &value);
+    }
+    jump(&home, "+0");
     home
+}
+
+/// The library that shifts the wall clock of a process.
+fn faketime() -> PathBuf {
+    let places = std::fs::read_dir("/usr/lib").expect("there are libraries").flatten();
+    places
+        .map(|place| place.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.exists())
+        .expect("faketime is installed: run tests/run once")
+}
+
+/// Sets the gateway's wall clock; it is read at every look, so it is never half written.
+fn jump(home: &Home, to: &str) {
+    let path: &Path = home.path();
+    home.write("clock.new", &format!("{to}\n"));
+    std::fs::rename(path.join("clock.new"), path.join("clock")).expect("files can be renamed");
 }
 
 /// Changes values as fast as the gateway takes them, and counts those it has taken for certain: a publish that is
@@ -129,7 +160,7 @@ impl Chaos {
 
     /// A fault of the link is none while there is no link: then the gateway is killed, which also ends its back-off.
     fn one(&mut self, is_live: bool, gateway: &mut Option<Gateway>, home: &Home, cloud: &mut Mosquitto, relay: &Relay) {
-        let fault = match if is_live { self.dice.roll(10) } else { 6 } {
+        let fault = match if is_live { self.dice.roll(12) } else { 6 } {
             0 => {
                 relay.cut();
                 "link cut"
@@ -170,7 +201,13 @@ impl Chaos {
                 *gateway = Some(run(home));
                 "gateway killed"
             }
-            8 => {
+            8 | 9 => {
+                let to = self.dice.roll(CLOCKS.len() as u64) as usize;
+                jump(home, CLOCKS[to]);
+                self.pause(300, 900);
+                "clock jumps"
+            }
+            10 => {
                 cloud.kill();
                 self.pause(0, 500);
                 cloud.again();
@@ -228,6 +265,7 @@ fn ten_thousand_changes_through_every_fault_leave_both_replicas_equal() {
     let taken = taken.load(Ordering::SeqCst);
     // killed once more, so that what the last fault left is found by a gateway that remembers only what is on disk
     gateway.take().unwrap().kill();
+    jump(&home, LONG_AGO);
     let gateway = run(&home);
     synced(&gateway);
     // both sides still hear one another
@@ -238,6 +276,9 @@ fn ten_thousand_changes_through_every_fault_leave_both_replicas_equal() {
     }
     std::thread::sleep(Duration::from_secs(2));
     let held = equal(&gateway, cloud.port());
+    let read_at = retained(gateway.port(), &["twin/d1/reported/level"]);
+    let read_at = read_at.first().expect("it is retained").at("/at").to_string();
+    assert!(read_at.starts_with("\"1970-"), "the clock did not jump: {read_at}");
     for unit in 1..=DEVICES {
         assert_eq!(held[&format!("twin/d{unit}/reported/level")]["value"], 60_000 + unit);
         assert_eq!(held[&format!("twin/d{unit}/desired/setpoint")]["value"], 20 + unit);

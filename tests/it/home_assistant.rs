@@ -16,6 +16,8 @@ use tests::mqtt::{Watch, publish_with};
 use tests::peers::{HomeAssistant, Mosquitto};
 use tests::{root, within};
 
+use crate::running::{Side, port_in};
+
 /// Home Assistant is slow to start on a busy machine, and it looks at new devices one after the other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -279,6 +281,55 @@ fn a_service_call_ends_at_the_simulated_device_through_the_embedded_broker() {
     shows(&mut home, "select.boiler_operating_mode", "boost");
     assert_eq!(complaints(&mut home), Vec::<String>::new());
     demo.stop();
+}
+
+#[test]
+fn the_gateway_tells_home_assistant_by_itself_and_a_service_call_ends_at_the_simulated_modbus_device() {
+    let broker = Mosquitto::start("");
+    let home = Home::new();
+    let mut device = Side::start(&home, &["simulate", "tidegate.demo_boiler", "--tcp", "127.0.0.1:0"]);
+    let upstream = format!(
+        "{{name: ha, dialect: homeassistant, url: \"mqtt://127.0.0.1:{}\", client_id: plant-7}}",
+        broker.port()
+    );
+    home.write(
+        "gateway.yaml",
+        &format!(
+            "schema: 1\ngateway: {{id: plant-7, data: data}}\n\
+             broker: {{listeners: [{{name: local, bind: \"127.0.0.1:0\"}}]}}\n\
+             connections: {{plc: {{modbus: {{tcp: \"127.0.0.1:{}\"}}}}}}\n\
+             devices: [{{id: boiler, profile: tidegate.demo_boiler, connection: plc}}]\nupstream: [{upstream}]\n",
+            port_in(&device.line("listening"))
+        ),
+    );
+    let gateway = home.start();
+    let watch = Watch::new(gateway.port(), &["twin/+/reported/+", "twin/+/desired/+"]);
+    // it comes later than the gateway: discovery is retained, and said again at its birth
+    let mut assistant = HomeAssistant::start(broker.port());
+    home_is_at(&mut assistant, "number.boiler_wanted_room_temperature");
+    let setpoint = "number.boiler_wanted_room_temperature";
+    assistant.call("number.set_value", &json!({"entity_id": setpoint, "value": 17.5}));
+    // the mapper writes, reads the register back and says so
+    watch.value("twin/boiler/desired/setpoint", "/state", &json!("applied"));
+    watch.value("twin/boiler/desired/setpoint", "/by", &json!("ha"));
+    watch.value("twin/boiler/reported/setpoint", "/value", &json!(17.5));
+    shows(&mut assistant, setpoint, "17.5");
+    assistant.call("select.select_option", &json!({"entity_id": "select.boiler_operating_mode", "option": "boost"}));
+    watch.value("twin/boiler/reported/mode", "/value", &json!("boost"));
+    shows(&mut assistant, "select.boiler_operating_mode", "boost");
+    // killed, it is unavailable by its will; back, it goes on where it was
+    gateway.kill();
+    shows(&mut assistant, setpoint, "unavailable");
+    shows(&mut assistant, "binary_sensor.plant_7_connection", "off");
+    let gateway = home.start();
+    shows(&mut assistant, setpoint, "17.5");
+    shows(&mut assistant, "binary_sensor.plant_7_connection", "on");
+    // a device that is away is unavailable, the gateway is not
+    drop(device);
+    shows(&mut assistant, setpoint, "unavailable");
+    shows(&mut assistant, "binary_sensor.plant_7_connection", "on");
+    assert_eq!(complaints(&mut assistant), Vec::<String>::new());
+    gateway.stop();
 }
 
 fn home_is_at(home: &mut HomeAssistant, entity: &str) {

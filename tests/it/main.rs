@@ -16,6 +16,8 @@ mod ble_transport;
 mod bridge;
 /// A gateway as a mapper of a KubeEdge edge node.
 mod bridge_kubeedge;
+/// AWS, Azure and ThingsBoard as their documentation describes them.
+mod bridge_clouds;
 /// The broker as mosquitto's clients and Paho see it.
 mod broker_peers;
 /// The commands as people type them.

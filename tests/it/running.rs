@@ -34,7 +34,7 @@ impl Drop for Side {
     }
 }
 
-fn port_in(line: &str) -> u16 {
+pub(crate) fn port_in(line: &str) -> u16 {
     line.rsplit(':').next().unwrap().trim().parse().unwrap()
 }
 

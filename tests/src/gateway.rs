@@ -90,7 +90,12 @@ impl Home {
 
     /// Starts the gateway here and waits until it serves.
     pub fn start(&self) -> Gateway {
-        Gateway::start_in(self.path(), &["run", "-c", "gateway.yaml"], &self.environment)
+        self.run(&["run", "-c", "gateway.yaml"])
+    }
+
+    /// Starts the gateway here with these words and waits until it serves.
+    pub fn run(&self, words: &[&str]) -> Gateway {
+        Gateway::start_in(self.path(), words, &self.environment)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod ble;
 pub mod ble_home;
 pub mod ble_story;
 pub mod ble_suite;
+pub mod clouds;
 pub mod gateway;
 pub mod kube_mapper;
 pub mod mqtt;

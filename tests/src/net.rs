@@ -159,6 +159,8 @@ fn serve(mut client: TcpStream, target: u16, sky: &Arc<Sky>) {
     }
     let (Ok(client_again), Ok(server_again)) = (client.try_clone(), server.try_clone()) else { return };
     for socket in [&client, &server] {
+        // a relay that gathers small packets would be weather of its own: 40 ms for each window of acknowledgements
+        let _ = socket.set_nodelay(true);
         if let Ok(socket) = socket.try_clone() {
             sky.open.lock().expect("no pump panics").push(socket);
         }
@@ -220,14 +222,20 @@ pub struct HttpProxy {
 impl HttpProxy {
     /// One on a free port.
     pub fn start(credentials: &str) -> Self {
+        Self::leading(credentials, "", 0)
+    }
+
+    /// One for which a name (`host:port`) stands for a port on loopback: so a test reaches what is port 443 elsewhere.
+    pub fn leading(credentials: &str, name: &str, to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let tunnels = Arc::new(AtomicU64::new(0));
         let (counted, wanted) = (tunnels.clone(), format!("Proxy-Authorization: Basic {credentials}"));
+        let known = (name.to_owned(), format!("127.0.0.1:{to}"));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (counted, wanted) = (counted.clone(), wanted.clone());
-                thread::spawn(move || tunnel(client, &wanted, &counted));
+                let (counted, wanted, known) = (counted.clone(), wanted.clone(), known.clone());
+                thread::spawn(move || tunnel(client, &wanted, &known, &counted));
             }
         });
         Self { port, tunnels }
@@ -239,7 +247,7 @@ impl HttpProxy {
     }
 }
 
-fn tunnel(mut client: TcpStream, wanted: &str, counted: &AtomicU64) {
+fn tunnel(mut client: TcpStream, wanted: &str, (name, place): &(String, String), counted: &AtomicU64) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 8192 && client.read_exact(&mut byte).is_ok() {
@@ -251,6 +259,7 @@ fn tunnel(mut client: TcpStream, wanted: &str, counted: &AtomicU64) {
         let _ = client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
         return;
     }
+    let target = if target == name { place } else { target };
     let Ok(server) = TcpStream::connect(target) else {
         let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n");
         return;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{eventually, free_port, peers_folder, root};
 
 /// Ends its process when dropped.
-struct Owned(Child);
+pub(crate) struct Owned(pub(crate) Child);
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -109,7 +109,7 @@ impl Pymodbus {
     }
 }
 
-fn line(answers: &mut BufReader<ChildStdout>) -> Value {
+pub(crate) fn line(answers: &mut BufReader<ChildStdout>) -> Value {
     let mut text = String::new();
     answers.read_line(&mut text).expect("the peer answers");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("the peer said {text:?}: {error}"))

@@ -15,7 +15,7 @@ use protocols::topic::{GATEWAY_STATUS, TwinTopic};
 use protocols::value::Now;
 use tracing::warn;
 
-use super::upstream::Task;
+use super::task::{Boot, Task};
 
 /// Local messages read before what they said is worked on.
 const DRAIN: usize = 256;
@@ -23,18 +23,6 @@ const DRAIN: usize = 256;
 const AFTER_ASKING: u64 = 1;
 const AFTER_READING: u64 = 2;
 pub(super) const BEFORE_STOPPING: u64 = 3;
-
-/// How far the reading of what the gateway retains has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Boot {
-    /// The subscriptions are on their way, with a marker behind them.
-    Asked,
-    /// They are made; the retained messages come.
-    Reading,
-    /// All were taken out of the broker, a marker is behind the last of them.
-    Marked,
-    Done,
-}
 
 /// What a local message means to an upstream.
 pub(super) enum Local {
@@ -194,7 +182,13 @@ impl Task {
 
     fn on_mark(&mut self, number: u64) {
         match number {
-            AFTER_ASKING if self.boot == Boot::Asked => self.boot = Boot::Reading,
+            AFTER_ASKING if self.boot == Boot::Asked => {
+                self.boot = Boot::Reading;
+                if let Some(listens) = self.listens.take() {
+                    // nobody waits for one that is started later
+                    let _ = listens.send(());
+                }
+            }
             AFTER_READING if self.boot == Boot::Marked => {
                 self.boot = Boot::Done;
                 let now = self.now();

@@ -10,11 +10,13 @@ mod dial;
 mod dialects;
 mod hearing;
 mod link;
+mod linking;
 mod packets;
 mod reach;
 mod saying;
 mod secrets;
 mod status;
+mod task;
 mod upstream;
 mod wishes;
 
@@ -31,17 +33,20 @@ use protocols::outbox::Sieve;
 use protocols::profile::Profile;
 use protocols::value::Value;
 use serde_json::{Map, json};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use self::status::Board;
-use self::upstream::{Around, Beginning, Order};
+use self::task::{Around, Beginning, Order};
 use crate::broker::{Broker, Own};
-use crate::store::Store;
+use crate::store::{Forgotten, Store};
 
 /// Orders that may wait for an upstream; they are few and taken at once.
 const ORDERS: usize = 8;
+/// How long the start waits for upstreams to listen. One that takes longer misses the first readings of streams; what is
+/// state it hears all the same.
+const LISTEN_WITHIN: Duration = Duration::from_secs(5);
 /// How long an upstream may take to stop; it says what is left for three seconds, and stores.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -88,29 +93,40 @@ impl std::fmt::Debug for Bridge {
 }
 
 impl Bridge {
-    /// Starts every upstream of the configuration.
-    ///
-    /// Must be called inside a Tokio runtime.
-    pub fn start(config: &Config, around: Surroundings) -> Self {
+    /// Starts every upstream of the configuration, and waits until they hear what is said on the bus: a streamed reading
+    /// that is said before nobody keeps.
+    pub async fn start(config: &Config, around: Surroundings) -> Self {
         let Surroundings { store, broker, clock, base } = around;
         let around = Around { store, broker, clock, base };
         let mut bridge = Self { around, changed: Arc::default(), running: BTreeMap::new(), order: Vec::new() };
-        for upstream in &config.upstream {
-            bridge.begin(upstream, config);
+        bridge.forget(config);
+        let listening: Vec<_> = config.upstream.iter().map(|upstream| bridge.begin(upstream, config)).collect();
+        let all = async {
+            for one in listening {
+                // one that has ended listens to nothing
+                let _ = one.await;
+            }
+        };
+        if tokio::time::timeout(LISTEN_WITHIN, all).await.is_err() {
+            warn!("an upstream does not listen yet; first readings of streams may be missing there");
         }
         bridge.order = config.upstream.iter().map(|upstream| upstream.name.clone()).collect();
         bridge
     }
 
-    fn begin(&mut self, upstream: &Upstream, config: &Config) {
+    /// Starts an upstream; tells when it listens.
+    fn begin(&mut self, upstream: &Upstream, config: &Config) -> oneshot::Receiver<()> {
         let (orders, taken) = mpsc::channel(ORDERS);
+        let (listens, listening) = oneshot::channel();
         let board = Board::new(self.changed.clone());
         let site = self.site(upstream, config);
         let devices = seen(&site);
         let shared = Arc::new(upstream.clone());
-        let beginning = Beginning { around: self.around.clone(), config: shared.clone(), site, board: board.clone() };
+        let beginning =
+            Beginning { around: self.around.clone(), config: shared.clone(), site, board: board.clone(), listens };
         let task = tokio::spawn(upstream::run(beginning, taken));
         self.running.insert(upstream.name.clone(), Running { config: shared, devices, orders, board, task });
+        listening
     }
 
     /// Makes a new configuration true: upstreams that changed or went are stopped, new ones start, the others learn of
@@ -126,6 +142,7 @@ impl Bridge {
             .collect();
         let stopping: Vec<Running> = changed.iter().filter_map(|name| self.running.remove(name)).collect();
         stop_all(stopping).await;
+        self.forget(config);
         for device in old.iter().filter(|old| !config.devices.iter().any(|new| new.id == old.id)) {
             // nobody else would clear what the bridge has said of it
             let topic = format!("{}/{}/conflict", config.twin.root, device.id);
@@ -143,10 +160,23 @@ impl Bridge {
                         }
                     }
                 }
-                None => self.begin(upstream, config),
+                None => drop(self.begin(upstream, config)),
             }
         }
         self.order = config.upstream.iter().map(|upstream| upstream.name.clone()).collect();
+    }
+
+    /// What is kept for upstreams that are no longer configured goes: nobody would ever send it, and it would fill the card.
+    fn forget(&self, config: &Config) {
+        let configured = config.upstream.iter().map(|upstream| upstream.name.clone()).collect();
+        self.around.store.forget_upstreams(configured, |forgotten| match forgotten {
+            Ok(forgotten) => {
+                for Forgotten { name: upstream, marks, readings, gaps } in forgotten {
+                    warn!(upstream, marks, readings, gaps, "no longer configured; what was kept for it is given up");
+                }
+            }
+            Err(error) => warn!(error, "what was kept for removed upstreams stays for now"),
+        });
     }
 
     /// What an upstream may know: the devices and properties that its filters let through, and nothing else.

@@ -139,8 +139,9 @@ impl Pen {
                 let filters = filters.iter().map(|(path, qos)| v5::Filter {
                     path: path.clone(),
                     qos: if *qos > 0 { v5bytes::QoS::AtLeastOnce } else { v5bytes::QoS::AtMostOnce },
-                    // what we say below a filter of ours must not come back
-                    nolocal: true,
+                    // what we say below a filter of ours must not come back; a topic that is named in full is asked for
+                    // with what we say ourselves, as `plain` waits for its own echo
+                    nolocal: path.contains(['+', '#']),
                     ..v5::Filter::default()
                 });
                 let packet = v5::Subscribe { pkid: id, filters: filters.collect(), properties: None };

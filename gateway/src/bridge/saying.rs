@@ -7,7 +7,7 @@ use protocols::dialect::{Publish, Settle};
 use protocols::outbox::{Batch, Next, Sending, Settled};
 use protocols::value::Now;
 
-use super::upstream::{Stored, Task};
+use super::task::{Stored, Task, Under, What};
 use crate::broker::Own;
 use crate::store::UpstreamWrite;
 
@@ -15,26 +15,6 @@ use crate::store::UpstreamWrite;
 const LATER_MS: u64 = 5_000;
 /// Tokens of answers that are waited for; the rest belongs to batches the engine has given up long ago.
 const TOKENS: usize = 4096;
-
-/// Whose publish it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// A batch that its PUBACKs settle.
-    Batch(u64),
-    /// A batch that an answer settles.
-    Asked(u64),
-    /// Readings, or a gap among them.
-    Sending(u64),
-    /// Nobody's: an answer, an event, something of the dialect's own.
-    Free,
-}
-
-/// Publishes of one batch on their way.
-#[derive(Debug)]
-pub(super) struct Under {
-    left: usize,
-    refused: Option<(String, bool)>,
-}
 
 impl Task {
     /// Says what there is to say, as far as the link takes it. Gives the tick at which there may be more.
@@ -256,17 +236,6 @@ impl Task {
         let ops = self.spool.last_ops(now).into_iter().map(UpstreamWrite::Spool);
         let memory = self.dialect.memory().into_iter().map(|(key, value)| UpstreamWrite::Memory(key, value));
         marks.chain(ops).chain(memory).collect()
-    }
-}
-
-impl Under {
-    /// Takes the outcome of one publish; tells whether it was the last one.
-    fn is_over(&mut self, outcome: Result<(), (String, bool)>) -> bool {
-        if let Err(refusal) = outcome {
-            self.refused = Some(refusal);
-        }
-        self.left = self.left.saturating_sub(1);
-        self.left == 0
     }
 }
 

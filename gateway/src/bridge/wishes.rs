@@ -16,7 +16,7 @@ use protocols::profile::Conflict;
 use protocols::topic::TwinTopic;
 use protocols::value::{Now, Value};
 
-use super::upstream::Task;
+use super::task::{Asked, Pending, Task, Ticket};
 use crate::broker::Own;
 
 /// How long the twins may take for an answer before they are asked again, in milliseconds.
@@ -25,34 +25,6 @@ const ANSWER_WITHIN_MS: u64 = 5_000;
 const TRIES: u32 = 4;
 /// Wishes that may be at the door at one time; one more is answered with 503.
 const PENDING: usize = 1024;
-
-/// A message of the other side that is acknowledged when everything in it is settled.
-pub(super) struct Ticket {
-    generation: u64,
-    packet: u16,
-    left: usize,
-}
-
-/// Something the twins were asked for.
-pub(super) struct Pending {
-    ticket: Option<u64>,
-    device: DeviceId,
-    what: Asked,
-    request: (String, Bytes),
-    /// When to ask (again).
-    pub(super) due: u64,
-    tries: u32,
-}
-
-enum Asked {
-    /// What is set, and what of the wish was kept back by a conflict.
-    Wish {
-        id: Option<String>,
-        reply: Reply,
-        kept: BTreeMap<String, String>,
-    },
-    Document(Reply),
-}
 
 impl Task {
     /// A message of the other side.

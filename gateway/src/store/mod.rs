@@ -41,7 +41,7 @@ use protocols::twin::{Leaf, Saved};
 
 use crate::broker::shelf::{Change, Done, Inventory, Shelf, ShelfError};
 
-pub use self::upstreams::{KeptUpstream, UpstreamWrite};
+pub use self::upstreams::{Forgotten, KeptUpstream, UpstreamWrite};
 
 /// The store's file inside its folder.
 pub const FILE: &str = "tidegate.db";
@@ -290,6 +290,18 @@ impl Store {
         let upstream = Arc::clone(upstream);
         self.ask(Box::new(move |connection, names| {
             take(upstreams::load(connection, names, &upstream, &target).map_err(|fault| fault.to_string()));
+        }));
+    }
+
+    /// Deletes everything that is kept for upstreams other than these, and gives to `take`, on the store's thread, what
+    /// that was. `Err` says why nothing was deleted.
+    pub fn forget_upstreams(
+        &self,
+        configured: Vec<String>,
+        take: impl FnOnce(Result<Vec<Forgotten>, String>) + Send + 'static,
+    ) {
+        self.ask(Box::new(move |connection, _| {
+            take(upstreams::forget(connection, &configured).map_err(|error| error.to_string()));
         }));
     }
 

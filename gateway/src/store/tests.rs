@@ -522,4 +522,16 @@ fn what_an_upstream_keeps_is_there_again_and_belongs_to_its_place() {
     assert!(moved.marks.is_empty() && moved.memory.is_empty());
     assert_eq!(moved.spool, kept.spool);
     assert_eq!(load_upstream(&store, &other, "").marks, [(slot("level"), Stamp(1))]);
+    // an upstream that is no longer configured leaves nothing behind, and what that was is told
+    let forget = |configured: &[&str]| {
+        let (tell, told) = mpsc::channel();
+        let configured = configured.iter().map(|name| (*name).to_owned()).collect();
+        store.forget_upstreams(configured, move |forgotten| tell.send(forgotten).unwrap());
+        told.recv_timeout(Duration::from_secs(30)).unwrap().unwrap()
+    };
+    assert_eq!(forget(&["other", "cloud", "new"]), []);
+    let given_up = Forgotten { name: "cloud".to_owned(), marks: 0, readings: 500, gaps: 1 };
+    assert_eq!(forget(&["other", "new"]), [given_up]);
+    assert_eq!(load_upstream(&store, &cloud, "b"), KeptUpstream::default());
+    assert_eq!(load_upstream(&store, &other, "").marks, [(slot("level"), Stamp(1))]);
 }

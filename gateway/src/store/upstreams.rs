@@ -35,6 +35,19 @@ pub struct KeptUpstream {
     pub memory: BTreeMap<String, String>,
 }
 
+/// What was given up with an upstream that is no longer configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its name.
+    pub name: String,
+    /// Slots of which was known what the other side holds.
+    pub marks: usize,
+    /// Readings that waited for it.
+    pub readings: usize,
+    /// Gaps that it was not told of.
+    pub gaps: usize,
+}
+
 /// A piece of reading that a caller waits for.
 pub(super) type Ask = Box<dyn FnOnce(&Connection, &mut Names) + Send>;
 
@@ -196,6 +209,29 @@ pub(super) fn load(
         Saved { metas: metas(connection, upstream)?, gaps: gaps(connection, upstream)?, ..Saved::default() };
     rows(connection, upstream, &mut spool)?;
     Ok(KeptUpstream { marks: marks(connection, names, upstream)?, spool, memory: memory(connection, upstream)? })
+}
+
+/// Deletes everything of upstreams that are not among these, in one transaction.
+pub(super) fn forget(connection: &Connection, configured: &[String]) -> Result<Vec<Forgotten>, rusqlite::Error> {
+    let known: Vec<(i64, String)> = connection
+        .prepare("SELECT id, name FROM upstream ORDER BY name")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let gone = known.into_iter().filter(|(_, name)| !configured.contains(name));
+    let transaction = connection.unchecked_transaction()?;
+    let mut forgotten = Vec::new();
+    for (id, name) in gone {
+        let delete = |sql| transaction.execute(sql, [id]);
+        let marks = delete("DELETE FROM mark WHERE upstream = ?1")?;
+        let readings = delete("DELETE FROM spool WHERE upstream = ?1")?;
+        let gaps = delete("DELETE FROM spool_gap WHERE upstream = ?1")?;
+        delete("DELETE FROM spool_meta WHERE upstream = ?1")?;
+        delete("DELETE FROM memory WHERE upstream = ?1")?;
+        delete("DELETE FROM upstream WHERE id = ?1")?;
+        forgotten.push(Forgotten { name, marks, readings, gaps });
+    }
+    transaction.commit()?;
+    Ok(forgotten)
 }
 
 fn marks(connection: &Connection, names: &Names, upstream: i64) -> Result<Vec<(Slot, Stamp)>, rusqlite::Error> {

@@ -13,6 +13,8 @@ mod for_tests;
 pub mod homeassistant;
 pub mod kubeedge;
 pub mod plain;
+#[cfg(test)]
+mod rehearsal;
 pub mod thingsboard;
 
 use std::collections::{BTreeMap, HashMap};

@@ -167,13 +167,29 @@ impl ThingsBoard {
         for (key, value) in data {
             match value {
                 Value::Array(keys) if key == "deleted" => {
-                    let names = keys.iter().filter_map(Value::as_str);
-                    heard.extend(names.filter_map(|name| self.on_shared(&device, name, None, true)));
+                    for name in keys.iter().filter_map(Value::as_str) {
+                        self.ask_anew(&device, name);
+                        heard.extend(self.on_shared(&device, name, None, true));
+                    }
                 }
-                _ => heard.extend(self.on_shared(&device, key, Some(value), true)),
+                _ => {
+                    self.ask_anew(&device, key);
+                    heard.extend(self.on_shared(&device, key, Some(value), true));
+                }
             }
         }
         heard
+    }
+
+    /// An answer that is still to come may be older than the update that just came, and nothing in it would tell: it is not
+    /// waited for any longer, and asked for once more.
+    fn ask_anew(&mut self, device: &DeviceId, key: &str) {
+        let of_it = |(_, (of, name, _)): &(&u64, &(DeviceId, String, u64))| of == device && name == key;
+        let asked: Vec<u64> = self.underway.iter().filter(of_it).map(|(id, _)| *id).collect();
+        for id in asked {
+            self.underway.remove(&id);
+            self.waiting.push_back((device.clone(), key.to_owned()));
+        }
     }
 
     fn on_response(&mut self, message: &Map<String, Value>, site: &Site) -> Vec<Heard> {

@@ -1,5 +1,7 @@
 //! Golden pairs after Microsoft's documentation of IoT Hub and of IoT Plug and Play, and every rule of this dialect.
 
+mod hub;
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,5 +1,7 @@
 //! Golden pairs after ThingsBoard's "MQTT Gateway API Reference", and every rule of this dialect.
 
+mod server;
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -27,9 +27,15 @@ use crate::value::{Now, Timestamp};
 /// What a row costs beside its payload, in bytes: numbers, names, the index of the store, roughly.
 pub const ROW_BYTES: usize = 96;
 
-/// Bytes of one class that wait in memory. At half of it a class goes to disk; when the disk does not take them either,
-/// the oldest are given up.
-pub const MEMORY_BYTES: usize = 2 << 20;
+/// Bytes of one class that wait in memory for the disk, while it is slower than a flood of readings; beyond it the oldest are
+/// given up. With a disk that keeps up a few thousand bytes wait here.
+pub const MEMORY_BYTES: usize = 8 << 20;
+
+/// Bytes of one class that wait in memory for a link that is up; beyond it the class goes to disk.
+const SPILL_BYTES: usize = 1 << 20;
+
+/// Bytes of one transaction; the rest follows in the next.
+const STORE_BYTES: usize = 2 << 20;
 
 /// A reading that waits this long for the link, which is up, goes to disk.
 pub const SLOW_MS: u64 = 10_000;

@@ -8,8 +8,8 @@ mod losses;
 use std::collections::VecDeque;
 
 use super::{
-    Class, FULL, Gap, Load, MEMORY_BYTES, Meta, ROWS_AT_ONCE, Row, SLOW_MS, Saved, Segment, SpoolCounts, StoreOp,
-    Streamed,
+    Class, FULL, Gap, Load, MEMORY_BYTES, Meta, ROWS_AT_ONCE, Row, SLOW_MS, SPILL_BYTES, STORE_BYTES, Saved, Segment,
+    SpoolCounts, StoreOp, Streamed,
 };
 
 /// Numbers that one write of the ceiling allows. After a `kill -9` a gap of up to one and a half times so many is told.
@@ -138,7 +138,7 @@ impl Queue {
         } else {
             self.head_bytes += row.bytes();
             self.head.push_back(row);
-            if self.head_bytes > MEMORY_BYTES / 2 {
+            if self.head_bytes > SPILL_BYTES {
                 self.spill();
             }
         }
@@ -205,7 +205,7 @@ impl Queue {
             let mut bytes = 0;
             let fits = |row: &&Row| {
                 bytes += row.bytes();
-                bytes <= MEMORY_BYTES
+                bytes <= STORE_BYTES
             };
             let rows: Vec<Row> = self.tail.iter().take_while(fits).cloned().collect();
             self.handed = rows.len();

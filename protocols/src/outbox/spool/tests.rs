@@ -381,7 +381,7 @@ fn a_link_that_is_up_and_slow_sends_readings_to_disk_and_stays_within_memory() {
 #[test]
 fn a_store_that_fails_costs_the_oldest_and_says_so() {
     let mut world = World::new(64 << 20, 8 << 10);
-    for _ in 0..300 {
+    for _ in 0..600 {
         world.push(Class::Metric, 20_000);
         world.wait(1_000);
         world.store(false);

@@ -9,7 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mappers::simulate::{Bound, BoundTalker, SimulateError, Simulator, Talker};
+use mappers::simulate::{Bound, BoundEther, BoundTalker, Ether, SimulateError, Simulator, Talker};
+use protocols::ble::Identity;
 use protocols::profile::Profile;
 
 /// The devices of the plant: id, profile, wire and unit.
@@ -22,6 +23,12 @@ pub const DEVICES: [(&str, &str, &str, u8); 4] = [
 
 /// The serial device of the plant: id, profile and line.
 pub const RECEIVER: (&str, &str, &str) = ("gps-1", "generic.nmea0183-gps", "gps");
+
+/// The Bluetooth device of the plant: id, profile and radio.
+pub const SENSOR: (&str, &str, &str) = ("room-1", "bthome.environment", "radio");
+
+/// The kernel's door to Bluetooth controllers that are programs.
+const VHCI: &str = "/dev/vhci";
 
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +56,14 @@ pub struct Plant {
     pub devices: Vec<Bound>,
     /// The simulated receiver, on a serial line of its own.
     pub receiver: BoundTalker,
+    /// The simulated sensor with the adapter that hears it, or why this machine has none.
+    pub sensor: Result<BoundEther, String>,
     /// The `gateway.yaml` that was written.
     pub config: PathBuf,
 }
 
 /// Builds the plant in a folder: one boiler on Modbus TCP, three devices on a serial line made of a pseudo terminal, a
-/// satellite receiver on another.
+/// satellite receiver on another, a Bluetooth sensor where the machine can.
 ///
 /// # Errors
 /// When files, ports or terminals cannot be had.
@@ -79,9 +88,31 @@ pub async fn build(folder: &Path, port: u16) -> Result<Plant, DemoError> {
     let (_, id, line) = RECEIVER;
     let recordings = crate::config::recordings(id);
     let receiver = Talker::new(profile(id)?, &recordings, 3).pty(folder.join(line)).bind().await?;
+    let sensor = sensor().await?;
     let config = folder.join("gateway.yaml");
-    write(&config, &text(address, port))?;
-    Ok(Plant { devices, receiver, config })
+    write(&config, &text(address, port, sensor.as_ref().ok()))?;
+    let sensor = sensor.map(|(ether, ..)| ether);
+    Ok(Plant { devices, receiver, sensor, config })
+}
+
+/// A sensor in the air, the name of the adapter that hears it, and its own address.
+type Heard = (BoundEther, String, String);
+
+/// The sensor with its adapter, or why there is none: the kernel has no virtual controllers, this user may not make one, or
+/// nobody looks after adapters.
+async fn sensor() -> Result<Result<Heard, String>, DemoError> {
+    let (_, id, _) = SENSOR;
+    let ether = Ether::new(4).device(profile(id)?, Identity::default()).map_err(|_| DemoError::Profile(id))?;
+    let address = ether.devices().first().map(ToString::to_string).unwrap_or_default();
+    let bound = match ether.vhci(VHCI).bind().await {
+        Ok(bound) => bound,
+        Err(why) => return Ok(Err(why.to_string())),
+    };
+    let adapter = bound.adapters().first().map(|adapter| (*adapter).to_owned()).unwrap_or_default();
+    match mappers::fleet::radio_daemon().await {
+        Ok(()) => Ok(Ok((bound, adapter, address))),
+        Err(why) => Ok(Err(why)),
+    }
 }
 
 fn profile(id: &'static str) -> Result<Arc<Profile>, DemoError> {
@@ -89,7 +120,7 @@ fn profile(id: &'static str) -> Result<Arc<Profile>, DemoError> {
     resolved.map(|resolved| resolved.profile).map_err(|_| DemoError::Profile(id))
 }
 
-fn text(plc: SocketAddr, port: u16) -> String {
+fn text(plc: SocketAddr, port: u16, sensor: Option<&Heard>) -> String {
     let (gps, model, line) = RECEIVER;
     let devices: Vec<String> = DEVICES
         .iter()
@@ -97,6 +128,13 @@ fn text(plc: SocketAddr, port: u16) -> String {
             format!("  - {{id: {id}, profile: {profile}, connection: {wire}, params: {{unit: {unit}}}}}")
         })
         .collect();
+    let (radio, room) = match (sensor, SENSOR) {
+        (Some((_, adapter, address)), (id, profile, radio)) => (
+            format!("  {radio}: {{ble: {{adapter: {adapter}}}}}\n"),
+            format!("  - {{id: {id}, profile: {profile}, connection: {radio}, params: {{address: \"{address}\"}}}}\n"),
+        ),
+        (None, _) => (String::new(), String::new()),
+    };
     format!(
         "# Written by `tidegate demo` at every start; copy it to begin an installation of your own.\n\
          schema: 1\n\
@@ -105,8 +143,8 @@ fn text(plc: SocketAddr, port: u16) -> String {
          connections:\n  \
            plc:  {{modbus: {{tcp: \"{plc}\", timeout: 1s}}}}\n  \
            bus1: {{modbus: {{serial: {{port: ./bus1, baud: 19200, parity: none}}, timeout: 500ms}}}}\n\
-         \x20 {line}:  {{serial: {{port: ./{line}}}}}\n\
-         devices:\n{}\n  - {{id: {gps}, profile: {model}, connection: {line}}}\n",
+         \x20 {line}:  {{serial: {{port: ./{line}}}}}\n{radio}\
+         devices:\n{}\n  - {{id: {gps}, profile: {model}, connection: {line}}}\n{room}",
         devices.join("\n")
     )
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(all(feature = "ble", target_os = "linux"))]
 use crate::ble::bluez::Bluez;
 use crate::ble::port::BlePort;
+use crate::ble::transport::{BleError, Transport};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::host::{Host, Setup};
@@ -195,6 +196,19 @@ fn add_unknown<'a>(all: &mut Vec<Arc<Profile>>, more: impl Iterator<Item = &'a A
 }
 
 /// The transport this program was built with.
+/// Whether somebody looks after Bluetooth adapters here.
+///
+/// # Errors
+/// Why not, in words for the person who could mend it.
+pub async fn radio_daemon() -> Result<(), String> {
+    let mut radio = radio("");
+    match radio.open().await {
+        // It was asked for an adapter that nobody has, and knew.
+        Ok(()) | Err(BleError::NoAdapter { .. }) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(all(feature = "ble", target_os = "linux"))]
 fn radio(adapter: &str) -> Bluez {
     Bluez::new(adapter)
@@ -204,7 +218,7 @@ fn radio(adapter: &str) -> Bluez {
 #[cfg(not(all(feature = "ble", target_os = "linux")))]
 fn radio(_adapter: &str) -> crate::ble::fake::FakeRadio {
     let air = crate::ble::fake::Air::new();
-    air.mishaps(|mishaps| mishaps.open = Some(crate::ble::transport::BleError::NotBuilt));
+    air.mishaps(|mishaps| mishaps.open = Some(BleError::NotBuilt));
     air.radio()
 }
 

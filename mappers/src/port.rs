@@ -230,6 +230,26 @@ pub trait Port: Send + 'static {
         Vec::new()
     }
 
+    /// Whether there is something to remember over a restart; the host keeps it on the bus.
+    fn keeps_memory(&self) -> bool {
+        false
+    }
+
+    /// What is to be remembered, if that has changed since it was asked for last.
+    fn memory(&mut self) -> Option<Value> {
+        None
+    }
+
+    /// What was remembered; it comes once, soon after the start.
+    fn remember(&mut self, memory: &Value) {
+        let _ = memory;
+    }
+
+    /// Milliseconds in which nobody could have been heard, counted since the port was made: they are no silence.
+    fn deaf_ms(&mut self) -> u64 {
+        0
+    }
+
     /// Begins to gather who is in the air, or ends that and gives what was found, with the `profiles` that would fit.
     /// `None` on a wire, which has no air.
     fn survey(&mut self, begins: bool, profiles: &[Arc<Profile>]) -> Option<Vec<Value>> {

@@ -11,8 +11,10 @@
 //! 3. A read cycle that has begun is finished before another begins, unless its device is busy or gone.
 //! 4. Of what is due, the oldest goes first; so an overloaded wire serves everybody in turn.
 
+mod device;
 mod spread;
 
+use device::{Device, Slot};
 pub use spread::{PLACES, Place, STEP_MS};
 
 use crate::profile::Profile;
@@ -156,46 +158,6 @@ pub struct Poll {
     put_off: u64,
     /// Groups slower than the wire's base tick so far; spreads them over its multiples.
     slow: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Device {
-    table: Timetable,
-    slots: Vec<Option<Slot>>,
-    health: Health,
-    failures: u32,
-    /// Nothing is sent to the device before this tick.
-    hold: u64,
-    init: bool,
-    write_at: Option<u64>,
-    /// The group whose cycle is under way.
-    cycle: Option<usize>,
-    /// Handed out by [`Poll::next`] and not yet told back.
-    asked: bool,
-    busy: u32,
-    probe_at: u64,
-    probe_pause: u64,
-    missed: u64,
-    /// When it last gave any sign of life, or its silence began to count.
-    heard_at: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    interval: u64,
-    phase: u64,
-    due: u64,
-}
-
-impl Slot {
-    /// Moves on to the next tick of the grid after `now`; gives how many were missed.
-    fn advance(&mut self, now: u64) -> u64 {
-        let grid = |tick: u64| (tick.saturating_sub(self.phase)) / self.interval;
-        let next = if now < self.phase { self.phase } else { (grid(now) + 1) * self.interval + self.phase };
-        let missed = if self.due < self.phase { 0 } else { grid(now).saturating_sub(grid(self.due)) };
-        self.due = next;
-        missed
-    }
 }
 
 /// The best candidate so far: the smaller key wins, the earlier device on a tie.
@@ -486,6 +448,14 @@ impl Poll {
         silent
     }
 
+    /// For so many milliseconds nobody could have been heard: they do not count as silence. Time before a device was heard
+    /// last is not among them twice, because its silence began after that.
+    pub fn on_deaf(&mut self, ms: u64, now: u64) {
+        for device in self.devices.iter_mut().flatten() {
+            device.heard_at = device.heard_at.saturating_add(ms).min(now);
+        }
+    }
+
     /// The tick at which [`Poll::on_time`] has something to do.
     pub fn silent_at(&self) -> Option<u64> {
         self.devices.iter().flatten().filter_map(Device::silent_at).min()
@@ -562,57 +532,6 @@ impl Poll {
 
     fn device_mut(&mut self, device: usize) -> Option<&mut Device> {
         self.devices.get_mut(device).and_then(Option::as_mut)
-    }
-}
-
-impl Device {
-    fn answered(&mut self, now: u64) -> Option<Health> {
-        self.failures = 0;
-        self.heard_at = now;
-        self.turn(Health::Online)
-    }
-
-    fn failed(&mut self, now: u64) -> Option<Health> {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < self.table.after_failures {
-            // The others get their turn before this one costs the wire another time-out.
-            let shortest = self.slots.iter().flatten().map(|slot| slot.interval).min();
-            self.hold =
-                now + shortest.map_or(self.table.probe_min_ms, |shortest| shortest.min(self.table.probe_min_ms));
-            return None;
-        }
-        self.lose(now)
-    }
-
-    fn lose(&mut self, now: u64) -> Option<Health> {
-        self.cycle = None;
-        self.init = self.table.init;
-        self.probe_pause = self.table.probe_min_ms;
-        self.probe_at = now + self.probe_pause;
-        self.turn(Health::Offline)
-    }
-
-    /// When its silence becomes an absence.
-    fn silent_at(&self) -> Option<u64> {
-        let silence = self.table.silence_ms.filter(|_| self.health != Health::Offline)?;
-        Some(self.heard_at.saturating_add(silence))
-    }
-
-    fn due_now(&mut self, now: u64) {
-        self.asked = false;
-        self.cycle = None;
-        self.busy = 0;
-        self.hold = now;
-        self.init = self.table.init;
-        for slot in self.slots.iter_mut().flatten() {
-            slot.due = now;
-        }
-    }
-
-    fn turn(&mut self, health: Health) -> Option<Health> {
-        let changed = self.health != health;
-        self.health = health;
-        changed.then_some(health)
     }
 }
 

@@ -155,6 +155,11 @@ pub fn connection_status(connection: &str) -> String {
     format!("gateway/connection/{connection}/status")
 }
 
+/// Where the owner of a connection keeps what has to outlive it, retained: the counters of Bluetooth devices that encrypt.
+pub fn connection_memory(connection: &str) -> String {
+    format!("gateway/connection/{connection}/memory")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

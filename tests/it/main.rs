@@ -44,5 +44,7 @@ mod running;
 mod serial_peers;
 /// Every profile, sample and example in the documents checks and passes its own tests.
 mod shipped;
+/// Serial and Bluetooth profiles as the simulator plays them.
+mod simulated;
 /// Wrong input gets one clear message.
 mod wrong_input;

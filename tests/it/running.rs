@@ -58,6 +58,8 @@ fn the_demo_shows_live_values_and_says_what_to_type_next() {
         let said = demo.lines().join("\n");
         said.contains("Ctrl-C ends").then_some(said)
     });
+    let radio = ["Six simulated devices", "No Bluetooth device is among them: "];
+    assert!(radio.iter().any(|words| said.contains(words)), "a radio, or why there is none: {said}");
     for word in ["tidegate twin set", "tidegate twin watch", "mosquitto_sub"] {
         assert!(said.contains(word), "{word} is missing: {said}");
     }

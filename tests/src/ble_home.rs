@@ -95,3 +95,21 @@ pub fn packet(number: u8, battery: u8, hundredths: i16) -> Vec<u8> {
     let [low, high] = hundredths.to_le_bytes();
     vec![0x40, 0x00, number, 0x01, battery, 0x02, low, high]
 }
+
+/// An installation with one sensor of a shipped profile that reports every change at once.
+pub fn simulated_home() -> Home {
+    Home::with(
+        r#"schema: 1
+gateway: {id: radio-test, data: data}
+broker: {listeners: [{name: local, bind: "127.0.0.1:0"}]}
+connections:
+  radio: {ble: {adapter: hci0}}
+devices:
+  - id: sensor-1
+    profile: bthome.environment
+    connection: radio
+    params: {address: "F0:F1:F2:F3:F4:F6"}
+    override: {groups: {adv: {report: {min_interval: 0s}}}, properties: {temperature: {deadband: null}, pressure: {deadband: null}}}
+"#,
+    )
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::ble::{SENSOR, Stage};
-use crate::ble_home::{home, packet};
-use crate::gateway::{Gateway, Home};
+use crate::ble_home::{home, packet, simulated_home};
+use crate::gateway::{Gateway, Home, Player};
 use crate::mqtt::{Watch, publish};
 use crate::within;
 
@@ -168,4 +168,50 @@ fn daemon(story: &mut Story, machine: &mut dyn Machine) {
     machine.start_daemon();
     story.says(machine, 2_100);
     story.value("twin/twin-1/status", "/state", &json!("online"));
+}
+
+/// A sensor that is not there, around an adapter that is a program: the simulator's, then the demo's. Only inside the rig, with
+/// bluetoothd and no other adapter.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub fn simulated() {
+    let home = simulated_home();
+    let player = Player::start(
+        &home,
+        &["simulate", "bthome.environment", "--vhci", "--every", "300ms", "--param", "address=F0:F1:F2:F3:F4:F6"],
+    );
+    let adapter = within(LONG, "an adapter", || player.line("heard by adapter "));
+    assert_eq!(adapter, "heard by adapter hci0");
+    let gateway = home.start();
+    let watch = Watch::new(gateway.port(), &["twin/#"]);
+    lives(&watch, "twin/sensor-1/reported/temperature");
+    lives(&watch, "twin/sensor-1/reported/pressure");
+    gateway.stop();
+    drop(player);
+    within(LONG, "the adapter to be gone", || {
+        (!std::path::Path::new("/sys/class/bluetooth/hci0").exists()).then_some(())
+    });
+    let demo = Gateway::start(home.path(), &["demo", "--data", "demo-data", "--port", "0"]);
+    let watch = Watch::new(demo.port(), &["twin/#"]);
+    within(LONG, "the demo to count six devices", || {
+        demo.lines().iter().any(|line| line.starts_with("Six simulated devices")).then_some(())
+    });
+    lives(&watch, "twin/room-1/reported/temperature");
+    lives(&watch, "twin/gps-1/reported/latitude");
+    demo.stop();
+}
+
+/// Waits for two good values that differ.
+#[track_caller]
+fn lives(watch: &Watch, topic: &str) {
+    within(LONG, &format!("{topic} to move"), || {
+        let own = watch.all().into_iter().filter(|message| message.topic == topic);
+        let mut values: Vec<String> = own
+            .filter(|message| message.at("/quality") == json!("good"))
+            .map(|message| message.at("/value").to_string())
+            .collect();
+        values.dedup();
+        (values.len() >= 2).then_some(())
+    });
 }

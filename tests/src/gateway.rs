@@ -218,3 +218,32 @@ pub(crate) fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<
     });
     lines
 }
+
+/// A `tidegate` beside the gateway, such as a simulator. It is killed when dropped.
+pub struct Player {
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+}
+
+impl Player {
+    /// Starts `tidegate` with these words in a folder.
+    pub fn start(home: &Home, words: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(words).current_dir(home.path()).env("NO_COLOR", "1");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("tidegate can be started");
+        let output = collect(child.stdout.take().expect("standard output is piped"));
+        Self { child, output }
+    }
+
+    /// The first line it printed that begins so.
+    pub fn line(&self, begin: &str) -> Option<String> {
+        self.output.lock().expect("no reader panics").iter().find(|line| line.starts_with(begin)).cloned()
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

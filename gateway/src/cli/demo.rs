@@ -48,12 +48,23 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     let mut playing: Vec<_> =
         plant.devices.into_iter().map(|devices| tokio::spawn(devices.run(devices_stop.clone()))).collect();
     playing.push(tokio::spawn(plant.receiver.run(devices_stop.clone())));
+    let (count, no_radio) = match plant.sensor {
+        Ok(sensor) => {
+            playing.push(tokio::spawn(sensor.run(devices_stop.clone())));
+            ("Six", None)
+        }
+        Err(why) => ("Five", Some(why)),
+    };
     let mut watch = Watch::new(&loaded.files);
     let gateway = Gateway::start(plant.config.clone(), loaded, true).await.map_err(super::run::told)?;
     super::run::announce(&gateway, screen)?;
     let bound = gateway.bound();
     let port = bound.first().map_or(port, |(_, address)| address.port());
-    screen.line(&format!("\nFive simulated devices, their files in {}. The first values:\n", folder.display()))?;
+    screen.line(&format!("\n{count} simulated devices, their files in {}.", folder.display()))?;
+    if let Some(why) = no_radio {
+        screen.line(&format!("No Bluetooth device is among them: {why}."))?;
+    }
+    screen.line("The first values:\n")?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn({
         let stop = stop.clone();

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use mappers::simulate::{Faults, Simulator, Talker};
+use mappers::simulate::{Ether, Faults, Simulator, Talker};
 use protocols::profile::Resolved;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,12 @@ pub(super) struct Command {
     /// Serve Modbus ASCII instead of RTU on the pseudo terminals.
     #[arg(long)]
     ascii: bool,
+    /// Make a Bluetooth adapter of this machine's kernel that hears the device; /dev/vhci if no path is given.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "/dev/vhci")]
+    vhci: Vec<PathBuf>,
+    /// Be a Bluetooth controller that hears the device, for a host that speaks HCI over TCP (H4).
+    #[arg(long, value_name = "ADDRESS")]
+    hci_tcp: Vec<SocketAddr>,
     /// The unit ids to answer at.
     #[arg(long, default_values_t = [1], value_name = "ID")]
     unit: Vec<u8>,
@@ -45,7 +52,7 @@ pub(super) struct Command {
     /// them. May be given several times.
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
-    /// How often a serial device speaks by itself: 1s, 200ms.
+    /// How often a serial or Bluetooth device speaks by itself: 1s, 200ms.
     #[arg(long, default_value = "1s", value_name = "TIME")]
     every: String,
     /// Makes values and faults repeatable.
@@ -53,11 +60,36 @@ pub(super) struct Command {
     seed: u64,
 }
 
+/// Where each kind of device can be found.
+const MODBUS_PLACES: &str = "add --tcp 127.0.0.1:1502, --rtu-over-tcp 127.0.0.1:1503 or --pty ./bus";
+const SERIAL_PLACES: &str = "serve its bytes with --tcp 127.0.0.1:2000 or --pty ./line";
+const AIR_PLACES: &str =
+    "add --vhci for an adapter of this machine's, or --hci-tcp 127.0.0.1:9931 for a host that speaks HCI over TCP";
+
 impl Command {
-    /// Whether no place is named that only Modbus devices have.
-    fn is_network_of_modbus_empty(&self) -> bool {
-        self.rtu_over_tcp.is_empty() && self.ascii_over_tcp.is_empty() && self.udp.is_empty()
+    /// Whether a place is named that only Modbus devices have.
+    fn names_modbus(&self) -> bool {
+        !self.rtu_over_tcp.is_empty() || !self.ascii_over_tcp.is_empty() || !self.udp.is_empty() || self.ascii
     }
+
+    /// Whether a place is named that wires have.
+    fn names_wire(&self) -> bool {
+        self.names_modbus() || !self.tcp.is_empty() || !self.pty.is_empty()
+    }
+
+    /// Whether a place is named that radios have.
+    fn names_air(&self) -> bool {
+        !self.vhci.is_empty() || !self.hci_tcp.is_empty()
+    }
+
+    fn every(&self) -> Result<Duration, Failure> {
+        protocols::profile::duration(&self.every)
+            .ok_or_else(|| Failure::new(Kind::Usage, format!("{} is no time; write 1s or 200ms", self.every)))
+    }
+}
+
+fn misplaced(is_wrong: bool, message: &str, hint: &str) -> Result<(), Failure> {
+    if is_wrong { Err(Failure::new(Kind::Usage, message).hint(hint)) } else { Ok(()) }
 }
 
 /// Plays until it is told to stop.
@@ -65,10 +97,11 @@ impl Command {
 /// # Errors
 /// When there is no such profile or fault, or an address cannot be had.
 pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Failure> {
-    if command.tcp.is_empty() && command.is_network_of_modbus_empty() && command.pty.is_empty() {
-        return Err(Failure::new(Kind::Usage, "a simulated device needs a place to be found")
-            .hint("add --tcp 127.0.0.1:1502, --rtu-over-tcp 127.0.0.1:1503 or --pty ./bus"));
-    }
+    misplaced(
+        !command.names_wire() && !command.names_air(),
+        "a simulated device needs a place to be found",
+        MODBUS_PLACES,
+    )?;
     let faults: Faults = command
         .fault
         .join(",")
@@ -84,9 +117,9 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
         return talk(&command, &resolved, faults, screen).await;
     }
     if resolved.profile.ble.is_some() {
-        let message = format!("{} is a Bluetooth profile: there is no wire to play it on", command.profile);
-        return Err(Failure::new(Kind::Data, message).hint("its golden tests run with tidegate check"));
+        return speak(&command, &resolved, screen).await;
     }
+    misplaced(command.names_air(), "a Modbus device is not in the air", MODBUS_PLACES)?;
     let mut simulator = Simulator::new(command.seed).faults(faults);
     for unit in &command.unit {
         simulator = simulator.unit(*unit, resolved.profile.clone());
@@ -114,29 +147,59 @@ pub(super) async fn run(command: Command, screen: &mut Screen) -> Result<(), Fai
     until_stopped(tokio::spawn(bound.run(stop.clone())), stop).await
 }
 
-/// Plays a serial device: it says what the profile's golden tests have recorded.
+/// Plays a serial device: it says what the profile's golden tests have recorded, with values that live.
 async fn talk(command: &Command, resolved: &Resolved, faults: Faults, screen: &mut Screen) -> Result<(), Failure> {
-    if !command.is_network_of_modbus_empty() || command.ascii {
-        return Err(Failure::new(Kind::Usage, "a serial device does not speak Modbus")
-            .hint("serve its bytes with --tcp 127.0.0.1:2000 or --pty ./line"));
-    }
-    let every = protocols::profile::duration(&command.every)
-        .ok_or_else(|| Failure::new(Kind::Usage, format!("{} is no time; write 1s or 200ms", command.every)))?;
+    misplaced(command.names_modbus(), "a serial device does not speak Modbus", SERIAL_PLACES)?;
+    misplaced(command.names_air(), "a serial device is not in the air", SERIAL_PLACES)?;
+    let every = command.every()?;
     let recordings = crate::config::recordings(&command.profile);
     let talker = Talker::new(resolved.profile.clone(), &recordings, command.seed).every(every).faults(faults);
     if talker.is_mute() {
         return Err(Failure::new(Kind::Data, format!("nothing was recorded of {}", command.profile))
             .hint("a serial device says what the golden tests of its profile hold; write some under tests"));
     }
+    let (lives, stiff) = (talker.lives(), talker.stiff());
     let talker = command.tcp.iter().fold(talker, |talker, address| talker.tcp(*address));
     let talker = command.pty.iter().fold(talker, |talker, path| talker.pty(path));
     let bound = talker.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
-    screen.line(&format!("{}, as it was recorded", resolved.profile.label()))?;
+    screen.line(&resolved.profile.label())?;
+    if !lives.is_empty() {
+        screen.line(&format!("living: {}", lives.join(", ")))?;
+    }
+    for (what, why) in stiff {
+        screen.line(&format!("as recorded: {what} ({why})"))?;
+    }
     for address in bound.addresses() {
         screen.line(&format!("listening tcp {address}"))?;
     }
     for path in bound.ptys() {
         screen.line(&format!("listening pty {}", path.display()))?;
+    }
+    let stop = CancellationToken::new();
+    until_stopped(tokio::spawn(bound.run(stop.clone())), stop).await
+}
+
+/// Plays a Bluetooth device around a controller that is this program.
+async fn speak(command: &Command, resolved: &Resolved, screen: &mut Screen) -> Result<(), Failure> {
+    misplaced(command.names_wire(), "a Bluetooth device is on no wire", AIR_PLACES)?;
+    misplaced(!command.fault.is_empty(), "faults are played on wires", "leave --fault out")?;
+    let ether = Ether::new(command.seed).every(command.every()?);
+    let ether = ether.device(resolved.profile.clone(), resolved.ble.clone().unwrap_or_default()).map_err(|why| {
+        Failure::new(Kind::Data, format!("{} cannot be played: {why}", command.profile))
+            .hint("its golden tests run with tidegate check")
+    })?;
+    let devices = ether.devices();
+    let ether = command.vhci.iter().fold(ether, |ether, path| ether.vhci(path));
+    let ether = command.hci_tcp.iter().fold(ether, |ether, address| ether.tcp(*address));
+    let bound = ether.bind().await.map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
+    for address in devices {
+        screen.line(&format!("{} speaks as {address}", resolved.profile.label()))?;
+    }
+    for adapter in bound.adapters() {
+        screen.line(&format!("heard by adapter {adapter}"))?;
+    }
+    for address in bound.addresses() {
+        screen.line(&format!("listening hci {address}"))?;
     }
     let stop = CancellationToken::new();
     until_stopped(tokio::spawn(bound.run(stop.clone())), stop).await

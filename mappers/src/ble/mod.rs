@@ -10,6 +10,8 @@ mod device;
 pub mod fake;
 mod gatt;
 pub mod port;
+#[cfg(test)]
+mod port_tests;
 pub mod radio;
 mod survey;
 pub mod transport;

@@ -14,7 +14,7 @@ use protocols::ble::{Advertisement, ObjectClass, Roster};
 use protocols::config::{Connection, Device};
 use protocols::poll::Job;
 use protocols::profile::Profile;
-use protocols::profile::ble::{Gatt, Origin, Visit};
+use protocols::profile::ble::{Gatt, Origin, SENDERS, Visit};
 use protocols::value::{Reading, Value, Why};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ use super::visit::{Visited, visit};
 use crate::clock::Clock;
 use crate::port::{CallError, Counters, Gone, OpenError, Port, Push, Sample, Step, StepEnd};
 
+/// Devices whose counters are taken up after a start; more were never configured on one radio.
+const REMEMBERED: usize = 4_096;
 /// Advertisements that are decoded in one go; then the host has its turn.
 const AT_ONCE: usize = 256;
 /// Values of subscribed characteristics that may wait; the radio's own bound gives up before.
@@ -37,6 +39,9 @@ pub(super) const ALIVE_MS: u64 = 1_000;
 
 /// A passive scan tells this late that a device is there or away; who wants to know sooner is listened to actively.
 const PASSIVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Counters to keep over a restart: by device, and by sender where the device may be several (else the key is empty).
+type Kept = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// A value that a subscribed characteristic sent: device, characteristic, bytes.
 type Note = (usize, usize, Bytes);
@@ -57,6 +62,10 @@ pub struct BlePort<T: Transport> {
     scan: Scan,
     survey: Option<Survey>,
     strangers: u64,
+    deaf_ms: u64,
+    /// The counters of devices that encrypt: device, sender, counter.
+    kept: Kept,
+    told: Kept,
     counters: Counters,
 }
 
@@ -79,6 +88,9 @@ impl<T: Transport> BlePort<T> {
             scan: Scan::default(),
             survey: None,
             strangers: 0,
+            deaf_ms: 0,
+            kept: Kept::new(),
+            told: Kept::new(),
             counters: Counters::default(),
         }
     }
@@ -151,6 +163,19 @@ impl<T: Transport> BlePort<T> {
             entry.last.insert(sample.property, sample.clone());
         }
         self.out.push(Push { device, samples });
+    }
+
+    /// Takes over what the devices' packets have been counted up to.
+    fn gather_counters(&mut self) {
+        for entry in self.entries.values() {
+            let counters = entry.listener.counters_to_keep();
+            let own: BTreeMap<String, u64> = counters
+                .map(|(sender, counter)| (sender.map(|sender| sender.to_string()).unwrap_or_default(), counter))
+                .collect();
+            if !own.is_empty() {
+                self.kept.insert(entry.device.id.to_string(), own);
+            }
+        }
     }
 
     /// Begins the visits that are due.
@@ -269,6 +294,20 @@ fn gatt(gatt: &Gatt) -> Value {
     all.collect()
 }
 
+/// Tells a device's listener what was kept of it.
+fn resume<L: super::transport::Link>(entry: &mut Entry<L>, kept: &Kept) {
+    for (sender, counter) in kept.get(entry.device.id.as_str()).into_iter().flatten() {
+        match sender.as_str() {
+            "" => entry.listener.resume(None, *counter),
+            sender => {
+                if let Ok(sender) = sender.parse() {
+                    entry.listener.resume(Some(sender), *counter);
+                }
+            }
+        }
+    }
+}
+
 /// Ends a link that nobody wants, without waiting for it.
 pub(super) fn let_go<L: super::transport::Link>(link: Option<super::radio::Held<L>>) {
     if let Some(link) = link {
@@ -316,7 +355,8 @@ impl<T: Transport> Port for BlePort<T> {
     }
 
     fn add(&mut self, number: usize, device: Arc<Device>) {
-        let entry = Entry::new(device);
+        let mut entry = Entry::new(device);
+        resume(&mut entry, &self.kept);
         if let Some(ble) = &entry.device.profile.ble {
             self.roster.add(number, entry.listener.identity(), &ble.pattern);
         }
@@ -326,6 +366,7 @@ impl<T: Transport> Port for BlePort<T> {
 
     fn remove(&mut self, number: usize) {
         self.roster.remove(number);
+        self.gather_counters();
         if let Some(entry) = self.entries.remove(&number) {
             let_go(entry.link);
         }
@@ -414,6 +455,47 @@ impl<T: Transport> Port for BlePort<T> {
     fn overheard(&mut self) -> Vec<Push> {
         self.gather();
         std::mem::take(&mut self.out)
+    }
+
+    fn keeps_memory(&self) -> bool {
+        true
+    }
+
+    fn memory(&mut self) -> Option<Value> {
+        self.gather_counters();
+        // What nobody owns any more is forgotten here: a removed device stays for as long as the program runs.
+        let own = |device: &String| self.entries.values().any(|entry| entry.device.id.as_str() == device);
+        let now: Kept =
+            self.kept.iter().filter(|(device, _)| own(device)).map(|(own, all)| (own.clone(), all.clone())).collect();
+        if now == self.told {
+            return None;
+        }
+        self.told.clone_from(&now);
+        Some(json!({"counters": now}))
+    }
+
+    fn remember(&mut self, memory: &Value) {
+        let counters = memory.get("counters").cloned().unwrap_or_default();
+        let Ok(kept) = serde_json::from_value::<Kept>(counters) else { return };
+        for (device, senders) in kept.into_iter().take(REMEMBERED) {
+            let own = self.kept.entry(device).or_default();
+            for (sender, counter) in senders.into_iter().take(SENDERS) {
+                let known = own.entry(sender).or_default();
+                *known = counter.max(*known);
+            }
+        }
+        self.entries.values_mut().for_each(|entry| resume(entry, &self.kept));
+    }
+
+    fn deaf_ms(&mut self) -> u64 {
+        let deaf = self.radio.as_ref().map(Radio::deaf).unwrap_or_default();
+        let (deaf, now) = (crate::clock::millis(deaf), self.clock.tick());
+        let more = deaf.saturating_sub(self.deaf_ms);
+        if more > 0 {
+            self.entries.values_mut().for_each(|entry| entry.listener.on_deaf(more, now));
+            self.deaf_ms = deaf;
+        }
+        deaf
     }
 
     fn silent(&mut self, device: usize) -> Vec<Sample> {

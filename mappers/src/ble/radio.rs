@@ -6,8 +6,8 @@
 //! the radio: what it does not take is counted and lost.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocols::ble::{Advertisement, Mac};
@@ -56,6 +56,35 @@ struct Counts {
     resets: AtomicU64,
     connects: AtomicU64,
     refused: AtomicU64,
+    deaf: Mutex<Deaf>,
+}
+
+/// How long the scan has been paused for connections.
+#[derive(Default)]
+struct Deaf {
+    total: Duration,
+    since: Option<Instant>,
+}
+
+impl Deaf {
+    fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn end(&mut self) {
+        self.total += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    fn so_far(&self) -> Duration {
+        self.total + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Counts {
+    fn deaf(&self) -> MutexGuard<'_, Deaf> {
+        // A panic under the lock leaves a sum, and that is never half written.
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn one_more(count: &AtomicU64) {
@@ -200,6 +229,11 @@ impl<L: Link> Radio<L> {
     /// An advertisement that is there already.
     pub fn take(&mut self) -> Option<Advertisement> {
         self.heard.try_recv().ok()
+    }
+
+    /// How long the scan has been paused for connections, all together.
+    pub fn deaf(&self) -> Duration {
+        self.counts.deaf().so_far()
     }
 
     /// What was counted since the program started.
@@ -374,9 +408,11 @@ impl<T: Transport> Keeper<T> {
                 return Err(BleError::NoBus("the radio is closed".to_owned()));
             }
             // Most controllers cannot scan and open a connection at one time.
+            self.counts.deaf().begin();
             self.transport.quiet().await;
             let left = end.saturating_duration_since(Instant::now());
             let made = self.transport.connect(address, pairing, left).await;
+            self.counts.deaf().end();
             let error = match made {
                 Ok(link) => {
                     self.listen().await;

@@ -37,6 +37,14 @@ impl<P: Port> Host<P> {
     pub(super) fn on_incoming(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(message) if message.topic == self.request_topic => self.on_request(message),
+            Incoming::Message(message) if message.topic == self.memory_topic => {
+                // What the broker kept; what is said there now is our own, or somebody's who wants us to forget.
+                if message.retain
+                    && let Ok(memory) = serde_json::from_slice(&message.payload)
+                {
+                    self.port.remember(&memory);
+                }
+            }
             Incoming::Message(message) => self.on_twin(&message),
             Incoming::Up => {
                 let now = self.clock.now();

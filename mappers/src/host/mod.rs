@@ -20,7 +20,7 @@ use std::sync::Arc;
 use protocols::config::{Connection, Device, Wire};
 use protocols::message::{DesiredAck, DeviceState, DeviceStatus};
 use protocols::poll::{Action, Health, Job, Place, Poll, ReadEnd, Timetable};
-use protocols::topic::{TwinTopic, connection_request, connection_result, connection_status};
+use protocols::topic::{TwinTopic, connection_memory, connection_request, connection_result, connection_status};
 use protocols::value::{Now, Reading, Why};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ use voice::Voice;
 const ACK_LOOK_MS: u64 = 100;
 /// The longest rest, in milliseconds: the wire's status is looked at that often.
 const REST_MS: u64 = 5_000;
+/// What the port has to remember is kept at most this often, in milliseconds: so much of it is lost with a power cut.
+const MEMORY_PAUSE_MS: u64 = 10_000;
 /// The longest pause between two tries to open a serial port or a radio, in milliseconds: an adapter that is plugged in
 /// again is polled within five seconds, its first answers included.
 const SERIAL_REOPEN_MS: u64 = 3_000;
@@ -62,6 +64,8 @@ pub struct Host<P> {
     behind_since: Option<u64>,
     /// Subscriptions are still to be made.
     behind_with_filters: bool,
+    /// What the port has said of times in which nobody could be heard.
+    deaf_ms: u64,
     units: Vec<Option<Unit>>,
     by_id: HashMap<String, usize>,
     voice: Voice,
@@ -76,6 +80,8 @@ pub struct Host<P> {
     request_topic: String,
     result_topic: String,
     status_topic: String,
+    memory_topic: String,
+    memory_at: u64,
 }
 
 /// What a [`Host`] is made of.
@@ -110,6 +116,7 @@ impl<P: Port> Host<P> {
             poll: Poll::on_wire(Place::of(&connection.name)),
             behind_since: None,
             behind_with_filters: false,
+            deaf_ms: 0,
             units: Vec::new(),
             by_id: HashMap::new(),
             voice: Voice::new(root, bus.out),
@@ -124,6 +131,8 @@ impl<P: Port> Host<P> {
             request_topic: connection_request(&connection.name),
             result_topic: connection_result(&connection.name),
             status_topic: connection_status(&connection.name),
+            memory_topic: connection_memory(&connection.name),
+            memory_at: clock.tick() + MEMORY_PAUSE_MS,
             name: connection.name.clone(),
         }
     }
@@ -138,6 +147,9 @@ impl<P: Port> Host<P> {
     /// What happens seldom is put elsewhere while it happens: the task is as large as the largest it awaits.
     async fn work(mut self: Box<Self>) {
         self.voice.subscribe(self.request_topic.clone());
+        if self.port.keeps_memory() {
+            self.voice.subscribe(self.memory_topic.clone());
+        }
         let devices = self.devices.borrow_and_update().clone();
         self.set_devices(&devices);
         while self.listening && !self.stop.is_cancelled() {
@@ -169,6 +181,7 @@ impl<P: Port> Host<P> {
             }
         }
         self.port.close().await;
+        self.tell_memory();
         self.link.on_refused("stopped", self.clock.now());
         self.tell_wire();
     }
@@ -463,6 +476,9 @@ impl<P: Port> Host<P> {
         let now = self.clock.now();
         self.behind_with_filters = self.voice.catch_up();
         self.settle_acks(now.tick);
+        let deaf_ms = self.port.deaf_ms();
+        self.poll.on_deaf(deaf_ms.saturating_sub(self.deaf_ms), now.tick);
+        self.deaf_ms = deaf_ms;
         for device in self.poll.on_time(now.tick) {
             let silent = self.unit(device).and_then(|unit| unit.device.profile.silence()).unwrap_or_default();
             self.on_away(device, Why::Timeout, &format!("nothing was heard for {} s", silent.as_secs_f64()));
@@ -485,6 +501,17 @@ impl<P: Port> Host<P> {
         }
         if self.link.status_at() <= now.tick {
             self.tell_wire();
+        }
+        if self.memory_at <= now.tick {
+            self.memory_at = now.tick + MEMORY_PAUSE_MS;
+            self.tell_memory();
+        }
+    }
+
+    /// Has the broker keep what the port has to remember.
+    fn tell_memory(&mut self) {
+        if let Some(memory) = self.port.memory() {
+            self.voice.retained(self.memory_topic.clone(), &memory);
         }
     }
 

@@ -1,15 +1,17 @@
 //! Devices that are not there: they play a profile on TCP, on UDP or on a pseudo terminal, with values that live, settings that
 //! stick and faults on request.
 //!
-//! In: profiles with the unit ids they play, where to listen, faults. Out: Modbus answers, or recorded bytes of serial
-//! devices ([`Talker`]), and a [`Handle`] for whoever
-//! wants to change something meanwhile. Must never print, and never share code with the master beyond `protocols`.
+//! In: profiles with the unit ids they play, where to listen, faults. Out: Modbus answers, messages of serial devices
+//! ([`Talker`]), advertisements ([`Ether`]), and a [`Handle`] for whoever wants to change something meanwhile. Must never print, and never share code with the master beyond `protocols`.
 
+mod ether;
 mod fault;
+mod script;
 mod serve;
 mod shape;
 mod talker;
 mod unit;
+mod vhci;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use tokio_serial::{SerialPort, SerialStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+pub use ether::{BoundEther, Ether};
 use fault::{Dice, Fate};
 pub use fault::{FaultError, Faults};
 pub use talker::{BoundTalker, Talker};
@@ -53,6 +56,14 @@ pub enum SimulateError {
     /// No pseudo terminal can be made.
     #[error("cannot make a pseudo terminal: {0}")]
     Terminal(String),
+    /// No virtual Bluetooth controller can be made.
+    #[error("cannot make a Bluetooth controller with {path}: {text}")]
+    Controller {
+        /// The kernel's door to them.
+        path: PathBuf,
+        /// What is in the way, and what helps.
+        text: String,
+    },
     /// The name for the pseudo terminal cannot be used.
     #[error("cannot link {path} to the pseudo terminal: {text}")]
     Link {

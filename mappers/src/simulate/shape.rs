@@ -76,25 +76,43 @@ impl Shape {
         if property.access.writes() || !numeric || property.category.as_deref() == Some("identity") {
             return Self::Hold(setting(property));
         }
-        let unit = property.unit.as_deref().unwrap_or_default();
-        let is = |word: &str| {
-            unit == word
-                || property.class.as_deref().is_some_and(|class| class.contains(word))
-                || (word.len() > 2 && property.name.as_str().contains(word))
-        };
-        let counted = COUNTED.iter().find(|(word, _)| is(word));
+        let counted = COUNTED.iter().find(|(word, _)| is_about(property, word));
         if property.counter.is_some() || counted.is_some() {
             let wrap = property.counter.and_then(|counter| counter.wrap).unwrap_or(f64::INFINITY).min(high);
             let start = (100.0 + 4000.0 * dice.unit()).min(wrap / 2.0);
             return Self::Rise { start, per_s: counted.map_or(0.1, |(_, per_s)| *per_s), wrap };
         }
-        let (middle, swing) = match USUAL.iter().find(|(word, ..)| is(word)) {
+        let (middle, swing) = match USUAL.iter().find(|(word, ..)| is_about(property, word)) {
             Some((_, middle, swing)) if (low..=high).contains(middle) => (*middle, *swing),
             _ if low.is_finite() && high.is_finite() => (low + (high - low) * 0.4, (high - low) * 0.05),
             _ => (10.0_f64.clamp(low, high), 2.0),
         };
         // Three phases of one meter should not show the same curve.
         Self::Wave { middle, swing, period_s: 60.0 + 240.0 * dice.unit(), phase: dice.unit(), low, high }
+    }
+
+    /// How a property moves that was recorded at a value: around it, or up from it. What was recorded as 0 stays: a meter
+    /// without a solar panel returns nothing.
+    pub(super) fn around(property: &Property, recorded: f64, dice: &mut Dice) -> Self {
+        let is_setting = property.access.writes() || property.category.as_deref() == Some("identity");
+        if is_setting || recorded == 0.0 {
+            return Self::Hold(recorded);
+        }
+        let (low, high) = limits(property);
+        let counted = COUNTED.iter().find(|(word, _)| is_about(property, word));
+        if property.counter.is_some() || counted.is_some() {
+            return Self::Rise { start: recorded, per_s: counted.map_or(0.1, |(_, per_s)| *per_s), wrap: high };
+        }
+        let usual = USUAL.iter().find(|(word, ..)| is_about(property, word));
+        let swing = match (usual, property.deadband.and_then(|deadband| deadband.abs)) {
+            (Some((_, middle, swing)), _) => (recorded * swing / middle).abs(),
+            (None, Some(deadband)) => 3.0 * deadband,
+            (None, None) => recorded.abs() * 0.02,
+        };
+        // What the profile sets no limit to does not change its sign.
+        let (low, high) = if recorded > 0.0 { (low.max(0.0), high) } else { (low, high.min(0.0)) };
+        let (period_s, phase) = (60.0 + 240.0 * dice.unit(), dice.unit());
+        Self::Wave { middle: recorded, swing, period_s, phase, low, high }
     }
 
     /// The number at `time_s`. `dice` gives the noise, so the same dice give the same number.
@@ -112,6 +130,13 @@ impl Shape {
             }
         }
     }
+}
+
+/// Whether a word is a property's unit, or in its class or its name.
+fn is_about(property: &Property, word: &str) -> bool {
+    property.unit.as_deref() == Some(word)
+        || property.class.as_deref().is_some_and(|class| class.contains(word))
+        || (word.len() > 2 && property.name.as_str().contains(word))
 }
 
 /// What is believable, and nothing that is not.

@@ -28,7 +28,7 @@ const PVVX_BYTES: usize = 15;
 const SEALED_BYTES: usize = 11;
 
 /// What is authenticated besides the text.
-const AAD: [u8; 1] = [0x11];
+pub(super) const AAD: [u8; 1] = [0x11];
 
 /// `mac(6) temperature(2) humidity(1) battery(1) millivolts(2) counter(1)`.
 pub(super) fn atc1441(data: &[u8]) -> Result<Packet, Refusal> {
@@ -74,16 +74,20 @@ pub(super) fn pvvx(data: &[u8], sender: Option<Mac>, key: Option<&Key>) -> Resul
     Ok(Packet::plain(objects, data))
 }
 
+/// The sender, then the head of the structure as it is broadcast: length, type, service, counter.
+pub(super) fn nonce(sender: Mac, counter: u8) -> [u8; 11] {
+    let [a, b, c, d, e, f] = sender.to_le();
+    [a, b, c, d, e, f, 0x0E, 0x16, 0x1A, 0x18, counter]
+}
+
 /// `counter(1) ciphertext(6) tag(4)`; in it `temperature(2) humidity(2) battery(1) flags(1)`.
 fn sealed(data: &[u8], sender: Option<Mac>, key: Option<&Key>) -> Result<Packet, Refusal> {
     let key = key.ok_or(Refusal::NoKey)?;
-    let [a, b, c, d, e, f] = sender.ok_or(Refusal::Undecryptable)?.to_le();
+    let sender = sender.ok_or(Refusal::Undecryptable)?;
     let (Some([counter]), Some(text), Some(tag)) = (array(data, 0), data.get(1..7), data.get(7..)) else {
         return Err(Refusal::Malformed);
     };
-    // The sender, then the head of the structure as it is broadcast: length, type, service, counter.
-    let nonce = [a, b, c, d, e, f, 0x0E, 0x16, 0x1A, 0x18, counter];
-    let plain = key.open_11(nonce, &AAD, text, tag).ok_or(Refusal::Undecryptable)?;
+    let plain = key.open_11(nonce(sender, counter), &AAD, text, tag).ok_or(Refusal::Undecryptable)?;
     let objects = || {
         let [battery, flags] = array(&plain, 4)?;
         Some(vec![

@@ -21,11 +21,11 @@ pub(super) const SERVICE: Uuid = Uuid::from_u16(0xFCD2);
 const TAIL_BYTES: usize = 8;
 
 /// The version this decoder reads.
-const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 2;
 
 /// How an object lies in its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// Unsigned: bytes, and the factor as mantissa and decimals.
     Unsigned(usize, i64, u8),
     /// Two's complement.
@@ -47,7 +47,7 @@ enum Form {
 use Form::{Signed as S, Unsigned as U};
 
 /// Identifier, name, unit and form of every object.
-const TABLE: [(u8, &str, &str, Form); 94] = [
+pub(super) const TABLE: [(u8, &str, &str, Form); 94] = [
     (0x00, "packet_id", "", U(1, 1, 0)),
     (0x01, "battery", "%", U(1, 1, 0)),
     (0x02, "temperature", "Cel", S(2, 1, 2)),
@@ -147,7 +147,7 @@ const TABLE: [(u8, &str, &str, Form); 94] = [
 ];
 
 /// The last row is a name only: no packet carries it.
-const NO_OBJECT: u8 = 0xFF;
+pub(super) const NO_OBJECT: u8 = 0xFF;
 
 /// The names of the objects of one class.
 pub(super) fn names(class: ObjectClass) -> Vec<&'static str> {
@@ -158,7 +158,7 @@ pub(super) fn names(class: ObjectClass) -> Vec<&'static str> {
     names
 }
 
-fn class_of(form: Form) -> ObjectClass {
+pub(super) fn class_of(form: Form) -> ObjectClass {
     match form {
         Form::Binary => ObjectClass::Binary,
         Form::Button | Form::Dimmer => ObjectClass::Event,
@@ -196,7 +196,7 @@ fn tail(body: &[u8]) -> Option<(&[u8], [u8; 4], &[u8])> {
 }
 
 /// Sender, service, device information, counter.
-fn nonce(sender: Mac, info: u8, counter: [u8; 4]) -> [u8; 13] {
+pub(super) fn nonce(sender: Mac, info: u8, counter: [u8; 4]) -> [u8; 13] {
     let [a, b, c, d, e, f] = sender.0;
     let [i, j, k, l] = counter;
     [a, b, c, d, e, f, 0xD2, 0xFC, info, i, j, k, l]

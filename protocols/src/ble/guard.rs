@@ -44,6 +44,17 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The counter of the last packet that was proved, for whoever keeps it over a restart.
+    pub fn counter(&self) -> Option<u64> {
+        self.counter
+    }
+
+    /// Takes up a counter that was kept: nothing that was believed before is believed again, nor is clear text.
+    pub fn resume(&mut self, counter: u64) {
+        self.encrypts = true;
+        self.counter = self.counter.max(Some(counter));
+    }
+
     /// Takes note of an encrypted packet that could not be opened for want of a key.
     pub fn on_closed(&mut self) {
         self.encrypts = true;
@@ -144,6 +155,21 @@ mod tests {
             (60_005, sealed(u64::from(u32::MAX), "i"), Ok(())),
         ];
         check(false, Dedupe::default(), &steps);
+    }
+
+    #[test]
+    fn a_counter_that_was_kept_goes_on_where_it_was() {
+        let mut guard = Guard::default();
+        assert_eq!(guard.counter(), None);
+        guard.resume(1_000);
+        let sealed = |counter| packet(Some(counter), None, "a");
+        let mut judge = |packet: &Packet| guard.judge(packet, Dedupe::default(), false, 0);
+        assert_eq!(judge(&sealed(999)), Err(Outcome::Replayed));
+        assert_eq!(judge(&sealed(1_000)), Err(Outcome::Replayed), "it was believed before the restart");
+        assert_eq!(judge(&packet(None, None, "clear")), Err(Outcome::Downgraded));
+        assert_eq!(judge(&sealed(1_001)), Ok(()));
+        guard.resume(7);
+        assert_eq!(guard.counter(), Some(1_001), "what was kept never takes it back");
     }
 
     #[test]

@@ -52,6 +52,13 @@ pub(super) fn decode(adv: &Advertisement) -> Result<Packet, Refusal> {
     Ok(Packet::plain(objects, &[&id.to_le_bytes(), data.as_slice()].concat()))
 }
 
+/// The check of an IBS-TH over what stands before it: CRC-16/MODBUS.
+pub(super) fn check(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(u16::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xA001 } else { crc >> 1 })
+    })
+}
+
 fn bbq(adv: &Advertisement) -> Result<Packet, Refusal> {
     let data = adv.company(0).ok_or(Refusal::Unknown)?;
     let probes = data.get(BBQ_HEAD_BYTES..).filter(|probes| !probes.is_empty()).ok_or(Refusal::Unknown)?;

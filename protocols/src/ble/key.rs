@@ -39,6 +39,21 @@ impl Key {
         block.into()
     }
 
+    /// AES-128-CCM with a nonce of 13 bytes: the ciphertext, and a tag of 4.
+    pub(super) fn seal_13(&self, nonce: [u8; 13], aad: &[u8], plain: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        seal(&Ccm::<Aes128, U4, U13>::new(&Array::from(self.0)), &Array::from(nonce), aad, plain)
+    }
+
+    /// The same with a nonce of 11 bytes.
+    pub(super) fn seal_11(&self, nonce: [u8; 11], aad: &[u8], plain: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        seal(&Ccm::<Aes128, U4, U11>::new(&Array::from(self.0)), &Array::from(nonce), aad, plain)
+    }
+
+    /// The same with a nonce of 12 bytes.
+    pub(super) fn seal_12(&self, nonce: [u8; 12], aad: &[u8], plain: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        seal(&Ccm::<Aes128, U4, U12>::new(&Array::from(self.0)), &Array::from(nonce), aad, plain)
+    }
+
     /// AES-128-CCM with a nonce of 13 bytes and a tag of 4; `None` when the tag does not fit.
     pub(super) fn open_13(&self, nonce: [u8; 13], aad: &[u8], text: &[u8], tag: &[u8]) -> Option<Vec<u8>> {
         let cipher = Ccm::<Aes128, U4, U13>::new(&Array::from(self.0));
@@ -56,6 +71,18 @@ impl Key {
         let cipher = Ccm::<Aes128, U4, U12>::new(&Array::from(self.0));
         open(&cipher, &Array::from(nonce), aad, text, tag)
     }
+}
+
+fn seal<C: AeadInOut<TagSize = U4>>(
+    cipher: &C,
+    nonce: &ccm::aead::Nonce<C>,
+    aad: &[u8],
+    plain: &[u8],
+) -> (Vec<u8>, Vec<u8>) {
+    let mut text = plain.to_vec();
+    let tag = cipher.encrypt_inout_detached(nonce, aad, InOutBuf::from(text.as_mut_slice()));
+    let tag: Tag<U4> = tag.expect("an advertisement is shorter than what a counter of two bytes can count");
+    (text, tag.to_vec())
 }
 
 fn open<C: AeadInOut<TagSize = U4>>(

@@ -24,15 +24,15 @@ const HEAD_BYTES: usize = 5;
 const TAIL_BYTES: usize = 7;
 
 /// What is authenticated besides the text.
-const AAD: [u8; 1] = [0x11];
+pub(super) const AAD: [u8; 1] = [0x11];
 
 /// The first version whose encryption is read.
 const ENCRYPTED_VERSION: u16 = 4;
 
-const ENCRYPTED: u16 = 1 << 3;
-const HAS_MAC: u16 = 1 << 4;
+pub(super) const ENCRYPTED: u16 = 1 << 3;
+pub(super) const HAS_MAC: u16 = 1 << 4;
 const HAS_CAPABILITY: u16 = 1 << 5;
-const HAS_OBJECT: u16 = 1 << 6;
+pub(super) const HAS_OBJECT: u16 = 1 << 6;
 
 /// A bit of the capability byte: two more bytes say what the device can show and take.
 const HAS_IO: u8 = 1 << 5;
@@ -138,7 +138,7 @@ fn tail(body: &[u8]) -> Option<(&[u8], [u8; 3], &[u8])> {
 }
 
 /// Sender (least significant byte first), product, frame counter, counter.
-fn nonce(sender: Mac, head: [u8; HEAD_BYTES], counter: [u8; 3]) -> [u8; 12] {
+pub(super) fn nonce(sender: Mac, head: [u8; HEAD_BYTES], counter: [u8; 3]) -> [u8; 12] {
     let [a, b, c, d, e, f] = sender.to_le();
     let [_, _, g, h, i] = head;
     let [j, k, l] = counter;

@@ -30,6 +30,11 @@ impl Presence {
         is_late && self.present.replace(false) != Some(false)
     }
 
+    /// For so many milliseconds nobody could hear it: they do not count.
+    pub fn on_deaf(&mut self, ms: u64, tick: u64) {
+        self.since = self.since.map(|since| since.saturating_add(ms).min(tick));
+    }
+
     /// Whether it is there; `None` until that is known.
     pub fn is_present(&self) -> Option<bool> {
         self.present
@@ -63,6 +68,18 @@ mod tests {
         assert_eq!((presence.deadline(), presence.is_present()), (None, Some(false)));
         assert!(presence.on_sighting(9_001));
         assert_eq!(presence.deadline(), Some(10_001));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_hear_it_is_no_silence() {
+        let mut presence = Presence::new(1_000);
+        presence.on_sighting(0);
+        presence.on_deaf(900, 950);
+        assert!(!presence.check(1_899));
+        assert!(presence.check(1_900));
+        presence.on_sighting(2_000);
+        presence.on_deaf(900, 2_100);
+        assert_eq!(presence.deadline(), Some(3_100), "its silence cannot begin in the future");
     }
 
     #[test]

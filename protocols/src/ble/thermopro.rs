@@ -14,7 +14,7 @@ use super::object::{Object, array};
 pub(super) const NAMES: [&str; 2] = ["TP35", "TP39"];
 
 /// The first byte of every packet, the low byte of what stands where a company would.
-const FIRST_BYTE: u8 = 0xC2;
+pub(super) const FIRST_BYTE: u8 = 0xC2;
 
 /// The packet without its first two bytes: half a temperature, humidity, battery.
 const BYTES: usize = 4;

@@ -57,6 +57,34 @@ impl Reader<'_> {
         }
     }
 
+    /// Two devices on one serial line that nothing tells apart: both would hear every message, and answer for each other.
+    pub(super) fn unique_talkers(&mut self, nodes: &[Node], spots: &[Option<Spot>], connections: &Connections) {
+        let mut seen: HashMap<(&str, String), &str> = HashMap::new();
+        for (node, spot) in nodes.iter().zip(spots) {
+            let Some((spot, device)) = spot.as_ref().and_then(|spot| Some((spot, spot.device.as_ref()?))) else {
+                continue;
+            };
+            let connection = connections.get(&spot.connection).and_then(Option::as_ref);
+            if connection.is_none_or(|connection| connection.protocol != Protocol::Serial) {
+                continue;
+            }
+            // What is said and where values stand in it, with the parameters filled in; how often it is reported is no matter.
+            let sources: Vec<_> = device.profile.properties.iter().map(|property| &property.source).collect();
+            let own = format!("{:?} {sources:?}", device.profile.serial);
+            match seen.get(&(spot.connection.as_str(), own.clone())) {
+                Some(other) => {
+                    let message = format!(
+                        "\"{}\" and \"{other}\" would hear and say the same on \"{}\"",
+                        device.id, spot.connection
+                    );
+                    let hint = "put it on a line of its own, or give it the parameter that tells it apart (an address, a channel)";
+                    self.complaints.add(node.place_of(&["connection"]), message, hint);
+                }
+                None => drop(seen.insert((&spot.connection, own), device.id.as_str())),
+            }
+        }
+    }
+
     /// Two connections on one wire: for a serial port an error, for a TCP server doubtful.
     pub(super) fn owners(&mut self, connections: &Connections) {
         let mut seen: HashMap<&str, &str> = HashMap::new();

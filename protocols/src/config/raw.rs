@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::profile::raw::{RawFlow, RawParity, RawRs485};
+use crate::profile::raw::{RawFlow, RawLine, RawParity, RawRs485};
 use crate::profile::text::RawDuration;
 use crate::yaml::schema::of;
 
@@ -294,76 +294,78 @@ pub(super) enum RawFraming {
     Ascii,
 }
 
-/// A serial port.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawPort {
-    /// The device path.
-    #[schemars(extend("examples" = ["/dev/serial/by-id/usb-FTDI"]))]
-    pub(super) port: String,
-    /// How Modbus is framed; ascii has 7 data bits and even parity where nothing else is said.
-    #[serde(default)]
-    pub(super) framing: RawFraming,
-    /// Bits a second.
-    #[schemars(range(min = 50, max = 4_000_000))]
-    pub(super) baud: Option<u32>,
-    /// Data bits.
-    #[serde(default)]
-    #[schemars(schema_with = "data_bits")]
-    pub(super) data: Option<u8>,
-    /// Parity.
-    #[serde(default)]
-    pub(super) parity: RawParity,
-    /// Stop bits.
-    #[serde(default)]
-    #[schemars(schema_with = "stop_bits")]
-    pub(super) stop: Option<u8>,
-    /// Flow control.
-    #[serde(default)]
-    pub(super) flow: RawFlow,
-    /// Who drives the RS-485 transmitter.
-    #[serde(default)]
-    pub(super) rs485: RawRs485,
+/// A type with the keys of a serial line behind its own, so that they are written down once. (A flattened part would take
+/// unknown keys for its own.)
+macro_rules! on_a_line {
+    ($(#[$about:meta])* $name:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $($own)*
+            /// Bits a second. Where nothing is said of the line of a device that does not speak Modbus, it is set as the
+            /// profile's device is delivered.
+            #[schemars(range(min = 50, max = 4_000_000))]
+            pub(super) baud: Option<u32>,
+            /// Data bits.
+            #[serde(default)]
+            #[schemars(schema_with = "data_bits")]
+            pub(super) data: Option<u8>,
+            /// Parity.
+            #[serde(default)]
+            pub(super) parity: RawParity,
+            /// Stop bits.
+            #[serde(default)]
+            #[schemars(schema_with = "stop_bits")]
+            pub(super) stop: Option<u8>,
+            /// Flow control.
+            #[serde(default)]
+            pub(super) flow: RawFlow,
+            /// Who drives the RS-485 transmitter.
+            #[serde(default)]
+            pub(super) rs485: RawRs485,
+        }
+
+        impl $name {
+            /// The line with these data bits and this parity, else as it stands here.
+            pub(super) fn line(&self, data: Option<u8>, parity: Option<RawParity>) -> RawLine {
+                let (data, parity) = (data.or(self.data), parity.unwrap_or(self.parity));
+                RawLine::new(self.baud, data, parity, self.stop, self.flow, self.rs485)
+            }
+        }
+    };
 }
 
-/// A serial line that does not speak Modbus: one of port, tcp.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawSerialWire {
-    /// The device path.
-    #[schemars(extend("examples" = ["/dev/ttyACM0"]))]
-    pub(super) port: Option<String>,
-    /// A serial server such as ser2net, host and port; its socket carries the bytes as they are.
-    #[serde(default)]
-    #[schemars(schema_with = "host_port")]
-    pub(super) tcp: Option<String>,
-    /// Bits a second. Where nothing is said of the line, it is set as the profile's device is delivered.
-    #[schemars(range(min = 50, max = 4_000_000))]
-    pub(super) baud: Option<u32>,
-    /// Data bits.
-    #[serde(default)]
-    #[schemars(schema_with = "data_bits")]
-    pub(super) data: Option<u8>,
-    /// Parity.
-    #[serde(default)]
-    pub(super) parity: RawParity,
-    /// Stop bits.
-    #[serde(default)]
-    #[schemars(schema_with = "stop_bits")]
-    pub(super) stop: Option<u8>,
-    /// Flow control.
-    #[serde(default)]
-    pub(super) flow: RawFlow,
-    /// Who drives the RS-485 transmitter.
-    #[serde(default)]
-    pub(super) rs485: RawRs485,
-    /// How long an answer may take, unless the profile says; 1s when absent.
-    pub(super) timeout: Option<RawDuration>,
-    /// Quiet time before every request.
-    pub(super) delay: Option<RawDuration>,
-    /// The adapter echoes what is sent.
-    #[serde(default)]
-    pub(super) echo: bool,
+on_a_line! {
+    /// A serial port.
+    RawPort {
+        /// The device path.
+        #[schemars(extend("examples" = ["/dev/serial/by-id/usb-FTDI"]))]
+        pub(super) port: String,
+        /// How Modbus is framed; ascii has 7 data bits and even parity where nothing else is said.
+        #[serde(default)]
+        pub(super) framing: RawFraming,
+    }
+}
+
+on_a_line! {
+    /// A serial line that does not speak Modbus: one of port, tcp.
+    RawSerialWire {
+        /// The device path.
+        #[schemars(extend("examples" = ["/dev/ttyACM0"]))]
+        pub(super) port: Option<String>,
+        /// A serial server such as ser2net, host and port; its socket carries the bytes as they are.
+        #[serde(default)]
+        #[schemars(schema_with = "host_port")]
+        pub(super) tcp: Option<String>,
+        /// How long an answer may take, unless the profile says; 1s when absent.
+        pub(super) timeout: Option<RawDuration>,
+        /// Quiet time before every request.
+        pub(super) delay: Option<RawDuration>,
+        /// The adapter echoes what is sent.
+        #[serde(default)]
+        pub(super) echo: bool,
+    }
 }
 
 /// A Bluetooth Low Energy radio.

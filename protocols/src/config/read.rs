@@ -7,7 +7,7 @@ use super::raw::{
     RawAnonymous, RawConnection, RawFile, RawFraming, RawKubeEdge, RawLimits, RawPort, RawTlsWire, RawWire,
 };
 use super::*;
-use crate::profile::{Library, Wish, raw::RawLine, raw::RawParity};
+use crate::profile::{Library, Wish, raw::RawParity};
 use crate::value::Value;
 use crate::yaml::{Complaints, Node, Place, Strictness, nearest, prune_gaps, quoted_list, walk};
 
@@ -268,6 +268,7 @@ impl Reader<'_> {
         self.unique_ids(nodes);
         let spots: Vec<Option<Spot>> = nodes.iter().map(|node| self.device(node, connections)).collect();
         self.unique_units(nodes, &spots, connections);
+        self.unique_talkers(nodes, &spots, connections);
         spots.into_iter().flatten().filter_map(|spot| spot.device).collect()
     }
 
@@ -345,9 +346,8 @@ fn radio_of(name: &str, adapter: Option<String>) -> Connection {
 fn port_wire(raw: &RawPort, has_parity: bool) -> Wire {
     let port = raw.port.clone();
     let is_ascii = raw.framing == RawFraming::Ascii;
-    let data = raw.data.or(is_ascii.then_some(7));
-    let parity = if is_ascii && !has_parity { RawParity::Even } else { raw.parity };
-    let line = SerialLine::from_raw(&RawLine::new(raw.baud, data, parity, raw.stop, raw.flow, raw.rs485));
+    let parity = (is_ascii && !has_parity).then_some(RawParity::Even);
+    let line = SerialLine::from_raw(&raw.line(raw.data.or(is_ascii.then_some(7)), parity));
     if is_ascii { Wire::AsciiSerial { port, line } } else { Wire::Serial { port, line } }
 }
 

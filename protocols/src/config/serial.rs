@@ -6,7 +6,6 @@
 use super::raw::RawSerialWire;
 use super::read::{Connections, DEFAULT_TIMEOUT, Reader};
 use super::*;
-use crate::profile::raw::RawLine;
 use crate::profile::{Protocol, SerialLine};
 use crate::yaml::Node;
 
@@ -15,7 +14,9 @@ impl Reader<'_> {
     pub(super) fn serial_connection(&mut self, name: &str, raw: &RawSerialWire, node: &Node) -> Option<Connection> {
         let at = |key| node.place_of(&["serial", key]);
         let wire = match (&raw.port, &raw.tcp) {
-            (Some(port), None) => Wire::Serial { port: port.clone(), line: line(raw) },
+            (Some(port), None) => {
+                Wire::Serial { port: port.clone(), line: SerialLine::from_raw(&raw.line(None, None)) }
+            }
             (None, Some(address)) => Wire::Tcp(address.clone()),
             (None, None) => {
                 let hint = "write one of: port: /dev/…, tcp: \"host:2000\"";
@@ -68,8 +69,4 @@ impl Reader<'_> {
 
 fn says_nothing_of_the_line(raw: &RawSerialWire) -> bool {
     raw.baud.is_none() && raw.data.is_none() && raw.stop.is_none()
-}
-
-fn line(raw: &RawSerialWire) -> SerialLine {
-    SerialLine::from_raw(&RawLine::new(raw.baud, raw.data, raw.parity, raw.stop, raw.flow, raw.rs485))
 }

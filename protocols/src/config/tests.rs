@@ -126,6 +126,10 @@ fn a_mistake_is_told_with_its_place_and_what_would_be_right() {
             "4:127: unit 1 on \"bus\" is taken by \"a\"\n  give every device on a wire a unit of its own: params: {unit: …}\n",
         ),
         (
+            "devices: [{id: a, profile: generic.nmea0183-gps, connection: gps}, {id: b, profile: generic.nmea0183-gps, connection: gps}]\n",
+            "4:119: \"b\" and \"a\" would hear and say the same on \"gps\"\n  put it on a line of its own, or give it the parameter that tells it apart (an address, a channel)\n",
+        ),
+        (
             "devices: [{id: a/b, profile: eastron.sdm630, connection: bus}]\n",
             "4:16: \"id\" cannot be \"a/b\"\n  write a text such as meter-1 (",
         ),

@@ -4,6 +4,9 @@
 //! values with their quality; requests as bytes. Must never read a message another way in a golden test than on a line.
 
 mod build;
+mod cast;
+#[cfg(test)]
+mod cast_tests;
 pub(super) mod golden;
 mod pick;
 pub(super) mod raw;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use super::{Profile, Property, SerialLine};
 use crate::expr::{Expression, Scope, Window};
 use crate::serial::checksum::Check;
+pub use crate::serial::compose::Unwritable;
 pub use crate::serial::extract::Visit;
 use crate::serial::extract::{Got, Message, Parsed, text_of};
 use crate::serial::frame::{Framer, Framing};
@@ -22,6 +26,7 @@ use crate::serial::template::Template;
 use crate::value::{Quality, Value, Why};
 
 pub(super) use build::conditions;
+pub use cast::Mould;
 pub use golden::{Piece, stream};
 
 /// How a serial device that does not speak Modbus is spoken to.

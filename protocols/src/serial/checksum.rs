@@ -357,6 +357,24 @@ impl Check {
         message.get(from..until)
     }
 
+    /// Writes the check of a message into the place where it carries one; `end` is as in [`Check::verify`]. A message that
+    /// may lack its check, and does, is left as it is; `None` where there is no place for it.
+    pub(super) fn stamp(&self, message: &mut Vec<u8>, end: usize) -> Option<()> {
+        let (checked, rest) = self.parts(message, end)?;
+        let own = self.notation.write(self.algorithm.digest(checked));
+        let width = match self.notation {
+            Notation::Binary { bytes, .. } => rest.get(..bytes)?.len(),
+            Notation::Hex(_) => rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count().min(own.len()),
+            Notation::Decimal => rest.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+        };
+        if width == 0 {
+            return self.optional.then_some(());
+        }
+        let at = message.len() - rest.len();
+        message.splice(at..at + width, own);
+        Some(())
+    }
+
     /// The check of a message that is about to be sent, in which the check's own place holds anything.
     pub fn of(&self, message: &[u8]) -> Option<Vec<u8>> {
         Some(self.notation.write(self.algorithm.digest(self.checked(message, message.len())?)))

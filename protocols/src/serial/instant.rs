@@ -103,6 +103,47 @@ impl Format {
     }
 }
 
+impl Format {
+    /// Writes an instant in this format; a fraction only where the text it takes the place of has one. `None` for a year
+    /// that has no room.
+    pub(super) fn write(&self, at: Timestamp, old: &str) -> Option<String> {
+        let at = jiff::Timestamp::from_millisecond(at.as_ms() + i64::from(self.ahead_minutes) * 60_000).ok()?;
+        let civil = at.to_zoned(TimeZone::UTC).datetime();
+        let mut text = String::new();
+        let mut parts = self.parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Part::Literal('.') if parts.peek() == Some(&&Part::Fraction) => {
+                    parts.next();
+                    let digits = old.rsplit_once('.').map_or(0, |(_, fraction)| fraction.len());
+                    if digits > 0 {
+                        let nine = format!("{:09}", civil.subsec_nanosecond());
+                        text.push('.');
+                        text.push_str(nine.get(..digits.min(9))?);
+                    }
+                }
+                Part::Literal(letter) => text.push(*letter),
+                Part::Fraction => return None,
+                // Winter all year round: the clock of a device that is not there does not change with the season.
+                Part::Season => text.push('W'),
+                Part::Field(letter, width) => {
+                    let number = match (letter, width) {
+                        ('y', 2) => civil.year() % 100,
+                        ('y', _) => civil.year(),
+                        ('M', _) => i16::from(civil.month()),
+                        ('d', _) => i16::from(civil.day()),
+                        ('h', _) => i16::from(civil.hour()),
+                        ('m', _) => i16::from(civil.minute()),
+                        _ => i16::from(civil.second()),
+                    };
+                    text.push_str(&format!("{number:0width$}"));
+                }
+            }
+        }
+        Some(text)
+    }
+}
+
 /// Reads a fraction with its dot, if there is one.
 fn fraction<'a>(text: &'a str, nanosecond: &mut i32) -> Option<&'a str> {
     let digits = text.strip_prefix('.').unwrap_or(text);

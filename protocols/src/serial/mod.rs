@@ -5,6 +5,7 @@
 //! the same bytes, keep more than a frame's longest length, or take a damaged message for a whole one.
 
 pub mod checksum;
+pub mod compose;
 pub mod extract;
 pub mod frame;
 mod iec;
@@ -16,6 +17,7 @@ mod obis;
 mod sml;
 mod stuffing;
 pub mod template;
+mod wrap;
 
 #[cfg(test)]
 mod tests;

@@ -134,6 +134,35 @@ impl Template {
     }
 }
 
+impl Template {
+    /// Reads what was sent by this template: the bytes it takes from the beginning, and the value in them. `None` when it is
+    /// something else, or not all of it has come.
+    pub fn read(&self, sent: &[u8], check: Option<&Check>) -> Option<(usize, Option<Raw>)> {
+        let (mut at, mut value) = (0, None);
+        let mut parts = self.parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            let rest = sent.get(at..)?;
+            at += match part {
+                Part::Bytes(own) => rest.starts_with(own).then_some(own.len())?,
+                Part::Check => {
+                    let width = check.map_or(0, |check| check.notation.write(0).len());
+                    rest.get(..width)?.len()
+                }
+                Part::Value(form) => {
+                    let until = match parts.peek() {
+                        Some(Part::Bytes(next)) => super::marks::first(rest, next)?,
+                        _ => rest.len(),
+                    };
+                    let (width, raw) = form.read(rest, until)?;
+                    value = Some(raw);
+                    width
+                }
+            };
+        }
+        Some((at, value))
+    }
+}
+
 fn parse_text(text: &str, parts: &mut Vec<Part>) -> Result<(), TemplateError> {
     let mut plain = String::new();
     let mut rest = text;
@@ -209,6 +238,27 @@ fn parse_form(form: &str) -> Option<Form> {
 }
 
 impl Form {
+    /// The bytes a value takes, and the value; a text ends before `until`.
+    fn read(self, rest: &[u8], until: usize) -> Option<(usize, Raw)> {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        Some(match self {
+            Self::Plain | Self::Decimals { .. } => {
+                let own = text(rest.get(..until)?)?;
+                (until, super::numbers::decimal(&own).unwrap_or(Raw::Text(own)))
+            }
+            Self::Hex(digits) => (digits, super::numbers::hexadecimal(&text(rest.get(..digits)?)?)?),
+            Self::Binary { bytes, little, signed } => {
+                let mut own = rest.get(..bytes)?.to_vec();
+                if little {
+                    own.reverse();
+                }
+                let number = own.iter().fold(0_i128, |number, byte| number << 8 | i128::from(*byte));
+                let sign = 1_i128 << (8 * bytes - 1);
+                (bytes, Raw::Int(if signed { (number ^ sign) - sign } else { number }))
+            }
+        })
+    }
+
     fn write(self, value: &Raw, out: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Plain => out.extend_from_slice(plain(value)?.as_bytes()),

@@ -22,6 +22,10 @@ fn adapter_is_there() {
 fn main() {
     let scenario = std::env::args().nth(1).expect("name a scenario");
     let _bus = SystemBus::start(&out().join("dbus.log"));
+    if scenario == "simulated" {
+        let _daemon = Bluetoothd::start(&out().join("bluetoothd.log"));
+        return ble_story::simulated();
+    }
     let mut rig = Rig::start();
     match scenario.as_str() {
         "suite" => suite(rig.stage.as_ref().expect("devices are in the air")),

@@ -239,6 +239,21 @@ impl Listener {
             .collect()
     }
 
+    /// For so many milliseconds it could not have been heard: they are no silence.
+    pub fn on_deaf(&mut self, ms: u64, tick: u64) {
+        self.presence.on_deaf(ms, tick);
+    }
+
+    /// The counters of the senders whose packets were proved: who, where the device may be several, and the counter.
+    pub fn counters_to_keep(&self) -> impl Iterator<Item = (Option<Mac>, u64)> + '_ {
+        self.guards.iter().filter_map(|(sender, guard)| Some((*sender, guard.counter()?)))
+    }
+
+    /// Takes up what was kept over a restart.
+    pub fn resume(&mut self, sender: Option<Mac>, counter: u64) {
+        self.guard(sender).resume(counter);
+    }
+
     /// When to look at the clock again, as a tick.
     pub fn deadline(&self) -> Option<u64> {
         self.presence.deadline()

@@ -13,6 +13,7 @@ mod identity;
 mod input;
 mod listen;
 pub(crate) mod raw;
+mod speak;
 mod write;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(super) use golden::{Observed, observed, same_bytes, written};
 pub(super) use identity::{OWN, identity};
 pub(super) use input::complaint as input_complaint;
 pub use listen::{Heard, Listener, SENDERS};
+pub use speak::Mute;
 pub use write::GattWrite;
 
 /// The words of the property `presence`.

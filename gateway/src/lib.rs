@@ -1,6 +1,6 @@
 //! The gateway: broker, store, twins, and the command line in front of them.
 //!
-//! Rooms import only what stands before them: `config, watch → broker → store → twin | bridge | kubeedge | dmi → gone → run, demo → cli`.
+//! Rooms import only what stands before them: `config, watch → broker → store → twin | bridge | kubeedge | dmi → gone, supervisor → run, demo → cli`.
 
 pub mod bridge;
 pub mod broker;
@@ -13,5 +13,6 @@ mod gone;
 pub mod kubeedge;
 pub mod run;
 pub mod store;
+mod supervisor;
 pub mod twin;
 mod watch;

@@ -27,6 +27,7 @@ use crate::config::{self, Loaded};
 use crate::gone;
 use crate::kubeedge::{self, Window};
 use crate::store::{self, Store};
+use crate::supervisor::Rooms;
 use crate::twin::{self, Twins, Voice, Word};
 
 /// The retained list of devices: id, profile, connection, unit and the root of its topics.
@@ -246,6 +247,26 @@ impl Gateway {
     /// Rings when how an upstream stands has changed, so that `gateway/status` can say so at once.
     pub fn upstream_changed(&self) -> Arc<Notify> {
         self.bridge.changed()
+    }
+
+    /// The rooms that have to answer for the gateway to be alive.
+    pub(crate) fn rooms(&self) -> Rooms {
+        Rooms { broker: self.broker.clone(), store: self.store.clone(), twins: self.twins.clone() }
+    }
+
+    /// How it stands, in one line for the service manager; the whole is [`Gateway::status`].
+    pub fn summary(&self) -> String {
+        let store = self.store.trouble().unwrap_or_else(|| "good".to_owned());
+        let (devices, clients) = (self.config.devices.len(), self.broker.stats().clients);
+        let mut text = format!("{}: {devices} devices, {clients} clients; store {store}", self.config.id);
+        for (name, state) in self.bridge.status().0 {
+            text.push_str(&format!("; {name} {}", state.as_str().unwrap_or_default()));
+        }
+        if self.reloaded.pointer("/state").and_then(Value::as_str) == Some("refused") {
+            text.push_str("; the saved files do not check and are not in force");
+        }
+        // One line is what the service manager takes.
+        text.replace(|letter: char| letter.is_control(), " ")
     }
 
     /// Publishes `gateway/status`.

@@ -50,7 +50,7 @@ const ROOMS: [(&str, &[&[&str]]); 3] = [
             &["broker"],
             &["store"],
             &["twin", "bridge", "web", "kubeedge", "dmi"],
-            &["gone"],
+            &["gone", "supervisor"],
             &["run", "demo"],
             &["cli"],
         ],

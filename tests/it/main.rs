@@ -42,6 +42,8 @@ mod modbus_wires;
 mod running;
 /// pyserial, pynmea2 and socat through the whole gateway, and every shipped serial profile as the simulator plays it.
 mod serial_peers;
+/// A service of systemd: ready, reload, stop, and pings that mean something.
+mod service;
 /// Every profile, sample and example in the documents checks and passes its own tests.
 mod shipped;
 /// Serial and Bluetooth profiles as the simulator plays them.

@@ -302,6 +302,12 @@ impl Broker {
         self.shared.act(|core, _| core.pulse(client_id)).value.flatten()
     }
 
+    /// A sign of life of the engine: whether it could be reached and did not fail. Waits for its lock, so it never returns
+    /// where that is never given back.
+    pub fn beats(&self) -> bool {
+        self.shared.act(|_, _| ()).value.is_some()
+    }
+
     /// What the broker counts.
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, Kind};
 use super::screen::Screen;
 use crate::run::{Gateway, GatewayError, STATUS_INTERVAL, stop_signal};
+use crate::supervisor;
 use crate::watch::Watch;
 
 /// The command's words.
@@ -70,6 +72,9 @@ pub(super) async fn serve(mut gateway: Gateway, watch: &mut Watch, stop: impl Fu
     let mut tick = interval(STATUS_INTERVAL);
     let upstream = gateway.upstream_changed();
     let mut stop = std::pin::pin!(stop);
+    let heart = CancellationToken::new();
+    tokio::spawn(supervisor::keep_alive(gateway.rooms(), heart.clone()));
+    supervisor::ready(&gateway.summary());
     loop {
         let asked = async {
             match &mut hang_up {
@@ -80,16 +85,24 @@ pub(super) async fn serve(mut gateway: Gateway, watch: &mut Watch, stop: impl Fu
         tokio::select! {
             // No branch loses anything when another wins: nudges and signals wait.
             () = &mut stop => break,
-            _ = tick.tick() => gateway.tell_status("online"),
-            () = upstream.notified() => gateway.tell_status("online"),
+            _ = tick.tick() => tell(&gateway),
+            () = upstream.notified() => tell(&gateway),
             _ = asked => reload(&mut gateway, watch).await,
             () = watch.saved() => reload(&mut gateway, watch).await,
         }
     }
+    heart.cancel();
+    supervisor::stopping();
     gateway.stop().await;
 }
 
+fn tell(gateway: &Gateway) {
+    gateway.tell_status("online");
+    supervisor::status(&gateway.summary());
+}
+
 async fn reload(gateway: &mut Gateway, watch: &mut Watch) {
+    supervisor::reloading();
     match gateway.reload().await {
         Ok(files) => watch.follow(&files),
         Err(complaints) => {
@@ -99,4 +112,5 @@ async fn reload(gateway: &mut Gateway, watch: &mut Watch) {
             tracing::error!(complaints = complaints.len(), "the files do not check; the running configuration stays");
         }
     }
+    supervisor::ready(&gateway.summary());
 }

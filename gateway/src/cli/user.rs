@@ -134,9 +134,33 @@ fn keep(path: &Path, text: &str) -> Result<(), Failure> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&fresh).map_err(told)?;
+    #[cfg(unix)]
+    keep_readers(path, &file).map_err(told)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(told)?;
     file.sync_all().map_err(told)?;
     std::fs::rename(&fresh, path).map_err(told)
+}
+
+/// Whoever could read the old file by its group can read the new one; a first file is its folder's group's to read where the
+/// folder hands its group on (set-group-ID), as /etc/tidegate does. Nobody else can.
+#[cfg(unix)]
+fn keep_readers(path: &Path, fresh: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    const HANDS_ON: u32 = 0o2000;
+    const GROUP_READS: u32 = 0o040;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let group = match (std::fs::metadata(path), std::fs::metadata(folder)) {
+        (Ok(old), _) => (old.mode() & GROUP_READS != 0).then_some(old.gid()),
+        (Err(_), Ok(folder)) => (folder.mode() & HANDS_ON != 0).then_some(folder.gid()),
+        (Err(_), Err(_)) => None,
+    };
+    // Who may not give the file to that group keeps it to themselves.
+    if let Some(group) = group
+        && fchown(fresh, None, Some(group)).is_ok()
+    {
+        fresh.set_permissions(std::fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(())
 }
 
 /// The users of a text and the tree they stand in, or every complaint about it.
@@ -311,6 +335,35 @@ users:
         let less = without(FILE, path, "anna").unwrap();
         assert_eq!(understand(&less, path).unwrap().0.users.len(), 1);
         assert!(less.contains("# who may come in"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_stays_readable_for_the_group_that_could_read_it_and_for_nobody_else() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.yaml");
+        let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let kept = || {
+            keep(&path, FILE).unwrap();
+            std::fs::metadata(&path).unwrap().mode() & 0o777
+        };
+        // folder, old file, new file; an old file of mode 0 is none
+        for (folder_mode, old, new) in [
+            (0o700, 0, 0o600),
+            (0o2700, 0, 0o640),
+            (0o700, 0o640, 0o640),
+            (0o2700, 0o600, 0o600),
+            (0o700, 0o664, 0o640),
+        ] {
+            allow(folder.path(), folder_mode);
+            let _ = std::fs::remove_file(&path);
+            if old != 0 {
+                std::fs::write(&path, "").unwrap();
+                allow(&path, old);
+            }
+            assert_eq!(kept(), new, "folder {folder_mode:o}, file {old:o}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ use protocols::message::ReportedOut;
 use protocols::name::{DeviceId, PropertyName};
 use protocols::outbox::{Load, Row};
 use protocols::twin::{Leaf, Saved};
+use tokio::sync::oneshot;
 
 use crate::broker::shelf::{Change, Done, Inventory, Shelf, ShelfError};
 
@@ -205,6 +206,8 @@ enum Job {
     Upstream(Arc<str>, Vec<UpstreamWrite>, Option<Done>, usize),
     /// Something to look up, once everything sent before is written.
     Ask(upstreams::Ask),
+    /// A sign of life; nothing is written for it.
+    Beat(oneshot::Sender<()>),
     Close,
 }
 
@@ -323,6 +326,13 @@ impl Store {
         if !self.shared.closed.load(Ordering::SeqCst) {
             drop(self.jobs.send(Job::Ask(ask)));
         }
+    }
+
+    /// Asks for a sign of life. The thread gives it between two pieces of work; one that has ended never does, and drops
+    /// `heard`.
+    pub fn beat(&self, heard: oneshot::Sender<()>) {
+        // Not sent is not heard.
+        drop(self.jobs.send(Job::Beat(heard)));
     }
 
     /// Why the last transaction failed, while none has worked since.

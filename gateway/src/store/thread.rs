@@ -114,6 +114,11 @@ impl Keeper {
                     ask(&self.files.connection, &mut self.files.names);
                     return true;
                 }
+                Job::Beat(heard) => {
+                    // Who asked may have gone.
+                    let _ = heard.send(());
+                    return true;
+                }
                 Job::Close => return false,
             };
             let due = if item.done.is_some() { now } else { now + self.options.lazy };

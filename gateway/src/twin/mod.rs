@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use protocols::config::Config;
 use protocols::topic::{GATEWAY_STATUS, TwinTopic, Writer};
 use protocols::value::Now;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub use crate::broker::Word;
 
@@ -154,6 +154,8 @@ enum Input {
     /// The flush on its way has ended.
     Flushed(Result<(), String>),
     Reload(Box<Config>, mpsc::Sender<()>),
+    /// A sign of life.
+    Beat(oneshot::Sender<()>),
     Stop,
 }
 
@@ -204,6 +206,13 @@ impl Twins {
             // An error here means that the service is stopping, and then there is nothing to reload.
             let _ = told.recv();
         }
+    }
+
+    /// Asks for a sign of life. The thread gives it after all requests before; one that has ended never does, and drops
+    /// `heard`.
+    pub fn beat(&self, heard: oneshot::Sender<()>) {
+        // Not sent is not heard.
+        drop(self.inputs.send(Input::Beat(heard)));
     }
 
     /// Finishes what waits, brings everything to the disk and ends. The store can be closed after it.

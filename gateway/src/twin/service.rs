@@ -252,6 +252,8 @@ impl Service {
             Input::Committed(result) => self.on_committed(result),
             Input::Flushed(result) => self.on_flushed(result),
             Input::Reload(config, tell) => self.reloads.push_back((config, tell)),
+            // Who asked may have gone.
+            Input::Beat(heard) => drop(heard.send(())),
             Input::Stop => self.stopping = true,
         }
     }

@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod failure;
 mod mapper;
+mod network;
 mod profile;
 mod run;
 mod schema;
@@ -59,6 +60,8 @@ enum Noun {
     Status(status::Command),
     /// Keeps the users file.
     User(user::Command),
+    /// Turns network.yaml of a gateway's card into the files of the system.
+    Network(network::Command),
     /// Prints a completion script for a shell.
     Completions(shell::Completions),
     /// Writes the man pages into a folder.
@@ -80,6 +83,7 @@ pub fn main() -> Result<(), Failure> {
         Noun::Profile(command) => profile::run(command, &mut screen),
         Noun::Schema(command) => schema::run(&command, &mut screen),
         Noun::User(command) => user::run(command, &mut screen),
+        Noun::Network(command) => network::run(&command, &mut screen),
         Noun::Completions(command) => shell::completions(&command, &mut Tidegate::command()),
         Noun::Man(command) => shell::man(&command, Tidegate::command()),
         Noun::Run(command) => served("info", run::run(command, &mut screen)),

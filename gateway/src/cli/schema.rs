@@ -20,6 +20,8 @@ enum Of {
     Profile,
     /// The users file.
     Users,
+    /// network.yaml of a card
+    Network,
 }
 
 /// Runs the command.
@@ -31,6 +33,7 @@ pub(super) fn run(command: &Command, screen: &mut Screen) -> Result<(), Failure>
         Of::Gateway => protocols::config::raw::gateway_schema(),
         Of::Profile => protocols::profile::schema(),
         Of::Users => protocols::config::raw::users_schema(),
+        Of::Network => protocols::config::network::schema(),
     };
     Ok(screen.line(&format!("{schema:#}"))?)
 }

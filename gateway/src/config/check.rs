@@ -148,6 +148,7 @@ impl Check {
         match config::kind_of(&tree) {
             Some(FileKind::Gateway) => self.gateway(path),
             Some(FileKind::Users) => drop(config::users::read(&tree, &mut self.complaints)),
+            Some(FileKind::Network) => drop(config::network::read(&tree, &mut self.complaints)),
             Some(FileKind::Profile) => self.profiles.push((path.to_path_buf(), tree)),
             None => {
                 let hint = "a gateway file has the key gateway, a profile properties, a users file users";

@@ -5,6 +5,7 @@
 
 mod check;
 mod external;
+pub mod network;
 pub mod raw;
 mod read;
 mod serial;

@@ -474,7 +474,7 @@ pub(super) struct RawRole {
 
 type Generator = schemars::SchemaGenerator;
 
-fn one(_: &mut Generator) -> Schema {
+pub(super) fn one(_: &mut Generator) -> Schema {
     json_schema!({"const": 1})
 }
 

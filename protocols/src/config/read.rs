@@ -29,6 +29,8 @@ pub enum FileKind {
     Profile,
     /// `users.yaml`.
     Users,
+    /// `network.yaml`.
+    Network,
 }
 
 /// Tells by its keys what a file is for; `None` when it has none of the keys that tell.
@@ -40,7 +42,10 @@ pub fn kind_of(tree: &Node) -> Option<FileKind> {
     if has(&["properties", "extends", "meta", "params"]) {
         return Some(FileKind::Profile);
     }
-    has(&["users", "roles"]).then_some(FileKind::Users)
+    if has(&["users", "roles"]) {
+        return Some(FileKind::Users);
+    }
+    has(&["hostname", "ethernet", "wifi", "login"]).then_some(FileKind::Network)
 }
 
 /// The folders of profiles that a gateway file names, and where.

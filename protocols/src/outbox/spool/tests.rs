@@ -393,7 +393,7 @@ fn a_store_that_fails_costs_the_oldest_and_says_so() {
     world.check();
     let gaps: Vec<&Gap> = world.told.values().collect();
     assert!(
-        gaps.len() == 1 && gaps[0].reason == FULL && gaps[0].to_seq == 300 - world.received.len() as u64,
+        gaps.len() == 1 && gaps[0].reason == FULL && gaps[0].to_seq == 600 - world.received.len() as u64,
         "{gaps:?}"
     );
 }

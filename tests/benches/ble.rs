@@ -20,12 +20,10 @@ use protocols::ble::{AddressType, Advertisement, Identity, Mac, Uuid};
 use protocols::config::{Connection, Device, Wire};
 use protocols::profile::{Library, Wish};
 use protocols::yaml::{Complaints, Place, read};
-use serde_json::json;
 use tests::gateway::{Gateway, Home};
 use tests::mqtt::Watch;
 use tests::support::table::{Table, figure, mib};
 use tests::support::{Run, process};
-use tests::within;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -219,7 +217,8 @@ async fn twins(seconds: u32) {
         let own = watch.all().into_iter().filter(|message| message.topic == "gateway/connection/radio/status");
         own.map(|message| message.at(pointer)).next_back()
     };
-    within(Duration::from_secs(30), "the radio to be open", || (status("/state") == Some(json!("open"))).then_some(()));
+    // Until the mapper has made its subscriptions, one for each device.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let (own, there, began) = (std::process::id(), gateway.pid(), Instant::now());
     let before = (process::cpu(own), process::cpu(there));
     let sent = speak(air, seconds).await;

@@ -14,10 +14,10 @@ mod ble_gateway;
 mod ble_transport;
 /// Twins in step with another broker.
 mod bridge;
-/// A gateway as a mapper of a KubeEdge edge node.
-mod bridge_kubeedge;
 /// AWS, Azure and ThingsBoard as their documentation describes them.
 mod bridge_clouds;
+/// A gateway as a mapper of a KubeEdge edge node.
+mod bridge_kubeedge;
 /// The broker as mosquitto's clients and Paho see it.
 mod broker_peers;
 /// The commands as people type them.
@@ -28,12 +28,12 @@ mod durability;
 mod home_assistant;
 /// KubeEdge's device topics against recordings of edgecore.
 mod kubeedge;
-/// Devices with every kind of fault: no wrong value, and each fault counted.
-mod modbus_faults;
 /// Kubernetes files as they stand, and mappers that are no part of the program.
 mod kubeedge_files;
 /// KubeEdge's device mapper interface with a mapper on Google's gRPC.
 mod kubeedge_mapper;
+/// Devices with every kind of fault: no wrong value, and each fault counted.
+mod modbus_faults;
 /// pymodbus and libmodbus through the whole gateway.
 mod modbus_peers;
 /// pymodbus on the other Modbus wires: ASCII, datagrams, TLS.

@@ -201,7 +201,7 @@ fn every_shipped_serial_profile_is_played_and_read() {
     let devices = [
         ("generic.nmea0183-gps", "latitude"),
         ("dsmr.p1", "energy_t1"),
-        ("generic.sml_meter", "server_id"),
+        ("generic.sml_meter", "energy"),
         ("generic.iec62056_21", "energy"),
         ("winsen.mhz19", "co2"),
         ("plantower.pms5003", "pm25"),

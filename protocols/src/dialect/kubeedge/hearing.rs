@@ -124,7 +124,7 @@ impl KubeEdge {
         let gone: Vec<String> = base
             .leaves
             .keys()
-            .filter(|name| !twin.get(*name).is_some_and(|twin| expected(twin.as_ref()).is_some()))
+            .filter(|name| twin.get(*name).is_none_or(|twin| expected(twin.as_ref()).is_none()))
             .cloned()
             .collect();
         for name in gone {

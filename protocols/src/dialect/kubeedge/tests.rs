@@ -340,7 +340,8 @@ proptest! {
                 let same = match value {
                     Value::String(said) => said == text,
                     Value::Number(number) => number.as_f64() == text.parse().ok(),
-                    other => other.to_string() == *text,
+                    Value::Bool(flag) => text.parse() == Ok(*flag),
+                    _ => false,
                 };
                 prop_assert!(same, "{name}: {value} of {text}");
             }

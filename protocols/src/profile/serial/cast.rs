@@ -121,7 +121,10 @@ impl Profile {
                 let is_same = !request.tx.takes_check() || rest.get(..length) == Some(own.as_slice());
                 is_same.then_some((index, at + length, value))
             };
-            device.requests.iter().enumerate().find_map(read)
+            // A request that is nothing but a value would take every other for itself.
+            let (open, fixed): (Vec<_>, Vec<_>) =
+                device.requests.iter().enumerate().partition(|(_, request)| request.tx.takes_value());
+            fixed.into_iter().chain(open).find_map(read)
         })
     }
 

@@ -138,4 +138,12 @@ fn a_request_is_known_by_its_bytes_and_a_written_value_is_taken_out_of_it() {
     assert_eq!(sensor.asked(&on), Some((number("baseline"), 9, Some(Raw::Int(160)))));
     let written: Vec<usize> = sensor.written_by(number("baseline")).collect();
     assert_eq!(written, [by_name(&sensor, "automatic_baseline")]);
+    // Of the scale, "{value}\r\n" presses a key, and would take the question for one.
+    let scale = profile("generic.ascii_scale");
+    let named = |sent: &[u8]| {
+        let (number, _, value) = scale.asked(sent).unwrap();
+        (scale.serial.as_ref().unwrap().requests[number].name.clone(), value)
+    };
+    assert_eq!(named(b"Q\r\n"), ("read".to_owned(), None));
+    assert_eq!(named(b"T\r\n"), ("key".to_owned(), Some(Raw::Text("T".to_owned()))));
 }

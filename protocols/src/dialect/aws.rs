@@ -78,6 +78,8 @@ struct Underway {
     device: DeviceId,
     request: Request,
     until_ms: u64,
+    /// The highest version heard of when it was asked: an answer that is older than this was not overtaken on its way.
+    seen: u64,
 }
 
 /// AWS IoT Core as the other party.
@@ -211,7 +213,8 @@ impl Aws {
             };
             let topic = format!("{}/{end}", self.prefix(&device));
             publishes.push(Publish { topic, payload: payload.to_string().into(), qos: 1, ..Publish::default() });
-            self.underway.insert(token, Underway { device, request, until_ms: now.tick + PATIENCE_MS });
+            let seen = self.shadows.get(&device).map_or(0, |shadow| shadow.seen);
+            self.underway.insert(token, Underway { device, request, until_ms: now.tick + PATIENCE_MS, seen });
         }
         publishes
     }
@@ -490,7 +493,9 @@ impl Dialect for Aws {
         let batch = self.said.remove(&token);
         let mut heard = Vec::new();
         match (about, &device) {
-            (About::GetAccepted, Some(device)) => heard.extend(self.on_document(device, &said, now)),
+            (About::GetAccepted, Some(device)) => {
+                heard.extend(self.on_document(device, &said, underway.as_ref().map(|asked| asked.seen), now));
+            }
             (About::UpdateAccepted, device) => {
                 if let Some(device) = device {
                     heard.extend(self.on_accepted(device, &said, now));

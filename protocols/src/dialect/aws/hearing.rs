@@ -32,14 +32,19 @@ impl Aws {
         })
     }
 
-    /// Takes in a shadow that was fetched.
-    pub(super) fn on_document(&mut self, device: &DeviceId, said: &Said, now: Now) -> Vec<Heard> {
+    /// Takes in a shadow that was fetched; `asked` is the highest version heard of when it was asked for.
+    pub(super) fn on_document(&mut self, device: &DeviceId, said: &Said, asked: Option<u64>, now: Now) -> Vec<Heard> {
         let shadow = self.shadows.entry(device.clone()).or_default();
-        if said.version < shadow.seen && shadow.older < OLDER {
-            // Something newer was heard while this was on its way.
-            shadow.older += 1;
-            self.ask(device, Request::Fetch);
-            return Vec::new();
+        if said.version < shadow.seen {
+            // A second copy of an answer tells nothing.
+            let Some(asked) = asked else { return Vec::new() };
+            let strange = said.version < asked;
+            if !strange || shadow.older < OLDER {
+                // Something newer was heard while this was on its way.
+                shadow.older += u8::from(strange);
+                self.ask(device, Request::Fetch);
+                return Vec::new();
+            }
         }
         (shadow.older, shadow.seen) = (0, said.version);
         let reported = section(&said.state, "reported");

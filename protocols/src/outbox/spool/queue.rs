@@ -34,8 +34,6 @@ struct Open {
     gap: Gap,
     /// Its end on disk.
     stored: Option<u64>,
-    /// Whether the store has, or may have, a row of it.
-    handed: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +69,9 @@ pub(super) struct Queue {
     gaps: VecDeque<Open>,
     gap_flying: Option<(u64, u64)>,
     gone_gaps: Vec<u64>,
+    /// Gaps that were told, beside numbers that are in memory alone: they stay on disk until the floor has passed them, or
+    /// after a `kill -9` their numbers would be taken for lost with those.
+    told_gaps: Vec<Gap>,
     clock: u64,
     sent: u64,
     expired: u64,
@@ -82,7 +83,7 @@ impl Queue {
     pub(super) fn new(class: Class, ttl_ms: u64, saved: &Saved) -> Self {
         let segments: VecDeque<Segment> =
             saved.segments.iter().filter(|segment| segment.class == class).cloned().collect();
-        let open = |gap: &Gap| Open { gap: gap.clone(), stored: Some(gap.to_seq), handed: true };
+        let open = |gap: &Gap| Open { gap: gap.clone(), stored: Some(gap.to_seq) };
         let mut gaps: Vec<Open> = saved.gaps.iter().filter(|gap| gap.class == class).map(open).collect();
         gaps.sort_by_key(|open| open.gap.from_seq);
         let meta = saved.metas.iter().find(|meta| meta.class == class);
@@ -114,6 +115,7 @@ impl Queue {
             gaps: gaps.into(),
             gap_flying: None,
             gone_gaps: Vec::new(),
+            told_gaps: Vec::new(),
             clock: 0,
             sent: 0,
             expired: 0,
@@ -188,7 +190,10 @@ impl Queue {
 
     /// When something has to be stored: a time of the spool's clock.
     pub(super) fn due_ms(&self, clock: u64) -> Option<u64> {
-        let gaps = !self.gone_gaps.is_empty() || self.gaps.iter().any(|open| open.stored != Some(open.gap.to_seq));
+        let floor = self.floor();
+        let gaps = !self.gone_gaps.is_empty()
+            || self.told_gaps.iter().any(|gap| gap.to_seq < floor)
+            || self.gaps.iter().any(|open| open.stored != Some(open.gap.to_seq));
         let at_once = self.meta_due || gaps || (self.on_disk && self.tail_bytes >= STAGE_BYTES);
         let staged = self.tail.front().filter(|_| self.on_disk).map(|row| row.born_ms.saturating_add(STAGE_MS));
         let deletes = self.deletes_since.map(|since| since.saturating_add(DELETE_MS));
@@ -212,11 +217,12 @@ impl Queue {
             ops.push(StoreOp::Append(rows));
         }
         ops.extend(self.deletes.drain(..).map(|(from, upto)| StoreOp::Delete { class, from, upto }));
+        let floor = self.floor();
+        let passed = self.told_gaps.extract_if(.., |gap| gap.to_seq < floor).map(|gap| gap.from_seq);
+        self.gone_gaps.extend(passed);
         ops.extend(self.gone_gaps.drain(..).map(|from_seq| StoreOp::GapGone { class, from_seq }));
-        for open in self.gaps.iter_mut().filter(|open| open.stored != Some(open.gap.to_seq)) {
-            open.handed = true;
-            ops.push(StoreOp::Gap(open.gap.clone()));
-        }
+        let unstored = self.gaps.iter().filter(|open| open.stored != Some(open.gap.to_seq));
+        ops.extend(unstored.map(|open| StoreOp::Gap(open.gap.clone())));
         // The floor moves with every transaction that is made anyway; alone it is not worth one.
         if self.meta_due || !ops.is_empty() {
             if self.meta_due {
@@ -427,9 +433,8 @@ impl Queue {
 
     fn gap_told(&mut self, from: u64) {
         let Some(at) = self.gaps.iter().position(|open| open.gap.from_seq == from) else { return };
-        if self.gaps.remove(at).is_some_and(|open| open.handed) {
-            self.gone_gaps.push(from);
-        }
+        // Only what is on disk is told.
+        self.told_gaps.extend(self.gaps.remove(at).map(|open| open.gap));
     }
 
     fn acknowledged(&mut self, row: &Row) {

@@ -546,6 +546,26 @@ fn what_was_lost_on_the_way_to_the_spool_is_told_at_its_place() {
 }
 
 #[test]
+fn a_gap_that_was_told_is_not_told_again_with_the_numbers_around_it() {
+    let mut world = World::new(1 << 20, 8 << 10);
+    world.link(true);
+    world.push(Class::Metric, 10);
+    world.spool.missed(Class::Metric);
+    world.store(true);
+    world.store(true);
+    assert!(world.send());
+    world.arrive(0, true, true);
+    assert_eq!(world.told[&(Class::Metric, 2)].to_seq, 2);
+    world.kill(false);
+    world.settle();
+    world.check();
+    assert_eq!(world.told[&(Class::Metric, 1)].to_seq, 1);
+    world.store(true);
+    world.store(true);
+    assert!(world.gaps.is_empty(), "what was told leaves the disk: {:?}", world.gaps);
+}
+
+#[test]
 fn alarms_do_not_wait_behind_metrics_nor_metrics_behind_alarms() {
     let mut world = World::new(1 << 20, 8 << 10);
     for _ in 0..500 {

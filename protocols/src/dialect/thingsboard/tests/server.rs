@@ -13,6 +13,9 @@ struct Server {
 }
 
 impl rehearsal::Service for Server {
+    /// An answer with the newest value may overtake the updates that led to it; they are wishes once more when they come.
+    const TAKEN_ONCE: bool = false;
+
     fn dialect(memory: Vec<(String, String)>) -> Box<dyn Dialect> {
         Box::new(ThingsBoard::new(None, memory))
     }
@@ -66,9 +69,9 @@ impl rehearsal::Service for Server {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     /// Both sides in random order, over a link that loses: at rest the client attributes hold what was reported, the last wish
-    /// was taken and answered, none was taken twice, and what was deleted is cleared.
+    /// was taken and answered, and what was deleted is cleared.
     #[test]
-    fn both_sides_agree_at_rest_and_no_wish_is_taken_twice(steps in any_steps()) {
+    fn both_sides_agree_at_rest_and_the_last_wish_was_taken(steps in any_steps()) {
         let (gateway, last) = play::<Server>(&steps);
         let there = &gateway.service.client;
         for (name, value) in &gateway.reported {

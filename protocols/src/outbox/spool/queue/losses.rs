@@ -126,7 +126,7 @@ impl Queue {
             }
             None => {
                 let gap = Gap { class: self.class, from_seq, to_seq, reason };
-                self.gaps.push_back(Open { gap, stored: None, handed: false });
+                self.gaps.push_back(Open { gap, stored: None });
             }
         }
     }

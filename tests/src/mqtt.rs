@@ -69,6 +69,11 @@ impl Watch {
         Self { child, lines, seen: 0 }
     }
 
+    /// How many messages there were so far.
+    pub fn count(&self) -> usize {
+        self.lines.lock().expect("no reader panics").len()
+    }
+
     /// Everything so far.
     pub fn all(&self) -> Vec<Message> {
         self.lines.lock().expect("no reader panics").iter().filter_map(|line| parse(line)).collect()

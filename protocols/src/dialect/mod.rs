@@ -148,6 +148,22 @@ pub struct CloudWish {
     pub reply: Reply,
 }
 
+impl CloudWish {
+    /// A wish for one property, of which the other side says no more than when it was made. `note` goes back with the answer.
+    fn one(device: &DeviceId, name: &str, value: Value, at: Option<Timestamp>, note: String) -> Self {
+        Self {
+            device: device.clone(),
+            patch: BTreeMap::from([(name.to_owned(), value)]),
+            id: None,
+            if_version: None,
+            ttl_s: None,
+            at,
+            by: None,
+            reply: Reply { note: Some(note), ..Reply::default() },
+        }
+    }
+}
+
 /// Whatever a dialect needs to answer later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {

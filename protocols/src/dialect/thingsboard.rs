@@ -133,16 +133,7 @@ impl ThingsBoard {
     }
 
     fn wish(device: &DeviceId, name: &str, value: Value) -> Heard {
-        Heard::Wish(CloudWish {
-            device: device.clone(),
-            patch: BTreeMap::from([(name.to_owned(), value)]),
-            id: None,
-            if_version: None,
-            ttl_s: None,
-            at: None,
-            by: None,
-            reply: Reply { note: Some(format!("shared:{name}")), ..Reply::default() },
-        })
+        Heard::Wish(CloudWish::one(device, name, value, None, format!("shared:{name}")))
     }
 
     /// Takes in a shared attribute. An update is a wish by itself; an answer only where it differs from what was heard before.

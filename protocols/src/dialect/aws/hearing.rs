@@ -3,10 +3,8 @@
 //! In: its documents, answers and refusals. Out: wishes that are news, what became of batches, what has to be asked next. Must
 //! never take a wish twice, nor an answer for a newer state than it is of.
 
-use std::collections::BTreeMap;
-
 use super::super::base::merge;
-use super::super::{CloudWish, Heard, Reply, text_of};
+use super::super::{CloudWish, Heard, text_of};
 use super::shadow::{Said, Shadow, section, stamp};
 use super::{Aws, Request, THROTTLED_MS, TROUBLED_MS, Underway};
 use crate::name::DeviceId;
@@ -20,16 +18,7 @@ impl Aws {
     /// A wish that is news.
     pub(super) fn wish(device: &DeviceId, name: &str, value: Value, seconds: Option<u64>) -> Heard {
         let at = seconds.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1000)).map(Timestamp::from_ms);
-        Heard::Wish(CloudWish {
-            device: device.clone(),
-            patch: BTreeMap::from([(name.to_owned(), value)]),
-            id: None,
-            if_version: None,
-            ttl_s: None,
-            at,
-            by: None,
-            reply: Reply { note: Some(name.to_owned()), ..Reply::default() },
-        })
+        Heard::Wish(CloudWish::one(device, name, value, at, name.to_owned()))
     }
 
     /// Takes in a shadow that was fetched; `asked` is the highest version heard of when it was asked for.

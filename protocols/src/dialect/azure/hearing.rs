@@ -3,7 +3,7 @@
 //! In: the twin, desired patches, answers, direct methods. Out: wishes that are news, what became of batches, what has to be
 //! asked next. Must never take a wish twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Map, json};
 
@@ -17,16 +17,7 @@ use crate::value::{Now, Value};
 
 impl Azure {
     pub(super) fn wish(device: &DeviceId, name: &str, value: Value) -> Heard {
-        Heard::Wish(CloudWish {
-            device: device.clone(),
-            patch: BTreeMap::from([(name.to_owned(), value)]),
-            id: None,
-            if_version: None,
-            ttl_s: None,
-            at: None,
-            by: None,
-            reply: Reply { note: Some(format!("twin:{name}")), ..Reply::default() },
-        })
+        Heard::Wish(CloudWish::one(device, name, value, None, format!("twin:{name}")))
     }
 
     /// Takes in desired values: a whole section, or a patch of one. A patch is a wish by itself, a section only where it

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::super::{CloudWish, Heard, Message, Reply, text_of};
+use super::super::{CloudWish, Heard, Message, text_of};
 use super::{ABSENCE_MS, Keys, KubeEdge, Site, Standing, Underway};
 use crate::kubeedge::message::MsgTwin;
 use crate::kubeedge::to_value;
@@ -259,14 +259,6 @@ fn value_of(device: &DeviceId, name: &str, text: &str, site: &Site) -> Result<Va
 }
 
 fn wish(device: &DeviceId, name: &str, value: Value, at: Option<i64>) -> Heard {
-    Heard::Wish(CloudWish {
-        device: device.clone(),
-        patch: BTreeMap::from([(name.to_owned(), value)]),
-        id: None,
-        if_version: None,
-        ttl_s: None,
-        at: at.filter(|at| *at > 0).map(Timestamp::from_ms),
-        by: None,
-        reply: Reply { note: Some(name.to_owned()), ..Reply::default() },
-    })
+    let at = at.filter(|at| *at > 0).map(Timestamp::from_ms);
+    Heard::Wish(CloudWish::one(device, name, value, at, name.to_owned()))
 }

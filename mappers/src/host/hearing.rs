@@ -50,6 +50,8 @@ impl<P: Port> Host<P> {
                 let now = self.clock.now();
                 self.link.forget();
                 self.tell_wire();
+                self.owes_memory = true;
+                self.tell_memory();
                 for device in 0..self.units.len() {
                     self.tell_all(device, now);
                 }

@@ -46,6 +46,8 @@ pub(super) struct Link {
     slice: u64,
     began: u64,
     published: Option<(u64, WireStatus)>,
+    /// Nobody heard what was published last.
+    unsaid: bool,
 }
 
 impl Link {
@@ -64,6 +66,7 @@ impl Link {
             slice: now / SLICE_MS,
             began: now,
             published: None,
+            unsaid: false,
         }
     }
 
@@ -161,7 +164,8 @@ impl Link {
             reopened: self.reopened.max(counters.reopened),
             busy: (busy.min(1.0) * 1000.0).round() / 1000.0,
         };
-        let same = self.published.as_ref().is_some_and(|(_, last)| *last == status);
+        let unsaid = std::mem::take(&mut self.unsaid);
+        let same = !unsaid && self.published.as_ref().is_some_and(|(_, last)| *last == status);
         self.published = Some((now.tick, status.clone()));
         (!same).then_some(status)
     }
@@ -171,8 +175,31 @@ impl Link {
         self.published.as_ref().map_or(0, |(at, _)| at + STATUS_PAUSE_MS)
     }
 
+    /// What was to be published last did not find room; it is said again after the usual pause, changed or not.
+    pub(super) fn unsaid(&mut self) {
+        self.unsaid = true;
+    }
+
     /// Publishes anew whatever was published before.
     pub(super) fn forget(&mut self) {
         self.published = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_nobody_heard_is_said_again_though_nothing_changed() {
+        let now = |tick: u64| Now { tick, wall: Timestamp::from_ms(1_700_000_000_000) };
+        let mut link = Link::new(1_000, 0);
+        let first = link.status(Counters::default(), now(0));
+        assert!(first.is_some());
+        assert_eq!(link.status(Counters::default(), now(STATUS_PAUSE_MS)), None, "nothing changed");
+        link.unsaid();
+        assert_eq!(link.status(Counters::default(), now(STATUS_PAUSE_MS + 1)), None, "the pause is kept");
+        assert_eq!(link.status(Counters::default(), now(2 * STATUS_PAUSE_MS)), first);
+        assert_eq!(link.status(Counters::default(), now(3 * STATUS_PAUSE_MS)), None, "said once");
     }
 }

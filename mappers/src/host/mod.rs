@@ -9,6 +9,7 @@ mod desired;
 mod hearing;
 mod link;
 mod requests;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -18,17 +19,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocols::config::{Connection, Device, Wire};
-use protocols::message::{DesiredAck, DeviceState, DeviceStatus};
+use protocols::message::DeviceState;
 use protocols::poll::{Action, Health, Job, Place, Poll, ReadEnd, Timetable};
 use protocols::topic::{TwinTopic, connection_memory, connection_request, connection_result, connection_status};
-use protocols::value::{Now, Reading, Why};
+use protocols::value::{Value, Why};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{self, Bus, Incoming};
 use crate::clock::Clock;
 use crate::port::{Port, Probes, Push, Sample, Step, StepEnd, silence};
-use desired::{Ack, is_kept};
+use desired::is_kept;
 use link::{Link, Turn};
 use requests::Desk;
 use unit::Unit;
@@ -82,6 +83,10 @@ pub struct Host<P> {
     status_topic: String,
     memory_topic: String,
     memory_at: u64,
+    /// What the port had to remember last, for a broker that may have missed it.
+    memory: Option<Value>,
+    /// It is not on its way yet.
+    owes_memory: bool,
 }
 
 /// What a [`Host`] is made of.
@@ -133,6 +138,8 @@ impl<P: Port> Host<P> {
             status_topic: connection_status(&connection.name),
             memory_topic: connection_memory(&connection.name),
             memory_at: clock.tick() + MEMORY_PAUSE_MS,
+            memory: None,
+            owes_memory: false,
             name: connection.name.clone(),
         }
     }
@@ -292,12 +299,6 @@ impl<P: Port> Host<P> {
         }
     }
 
-    fn tell_wire(&mut self) {
-        if let Some(status) = self.link.status(self.port.counters(), self.clock.now()) {
-            self.voice.retained(self.status_topic.clone(), &status);
-        }
-    }
-
     // Reading.
 
     /// Puts polls off for a moment while the bus is behind.
@@ -399,23 +400,6 @@ impl<P: Port> Host<P> {
         }
     }
 
-    fn report(&mut self, device: usize, readings: Vec<(usize, Reading)>, now: Now) {
-        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
-        if !readings.is_empty() {
-            let payload = unit.message(&readings, now);
-            unit.owes |= !self.voice.reported(&unit.device.id, payload);
-        }
-        // A stale value makes the device stale; a fresh one makes it whole again.
-        if self.poll.health(device) == Health::Online {
-            let (state, reason) = if unit.report.is_stale() {
-                (DeviceState::Stale, Some("values are older than they may be".to_owned()))
-            } else {
-                (DeviceState::Online, None)
-            };
-            self.tell_status(device, state, reason);
-        }
-    }
-
     // Whether devices answer.
 
     fn on_health(&mut self, device: usize, health: Option<Health>, why: Why) {
@@ -444,30 +428,6 @@ impl<P: Port> Host<P> {
         let acks = unit.wishes.on_away(now.tick);
         self.report(device, readings, now);
         self.acknowledge(device, acks);
-    }
-
-    fn tell_status(&mut self, device: usize, state: DeviceState, reason: Option<String>) {
-        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
-        let news = (state, reason);
-        if unit.status.as_ref() == Some(&news) {
-            return;
-        }
-        let changed = unit.status.as_ref().is_none_or(|(old, _)| *old != news.0);
-        if changed && news.0 == DeviceState::Offline {
-            tracing::warn!(connection = %self.name, device = %unit.device.id, error = news.1, "offline");
-        } else if changed {
-            tracing::info!(connection = %self.name, device = %unit.device.id, state = ?news.0, "state");
-        }
-        unit.status = Some(news);
-        self.send_status(device);
-    }
-
-    fn send_status(&mut self, device: usize) {
-        let since = self.clock.now().wall;
-        let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) else { return };
-        let Some((state, reason)) = unit.status.clone() else { return };
-        let status = DeviceStatus { state, since: Some(since), reason };
-        unit.owes |= !self.voice.status(&unit.device.id, &status);
     }
 
     // The clock.
@@ -508,21 +468,6 @@ impl<P: Port> Host<P> {
         }
     }
 
-    /// Has the broker keep what the port has to remember.
-    fn tell_memory(&mut self) {
-        if let Some(memory) = self.port.memory() {
-            self.voice.retained(self.memory_topic.clone(), &memory);
-        }
-    }
-
-    /// Sends everything again that the other side may have missed.
-    fn tell_all(&mut self, device: usize, now: Now) {
-        let Some(unit) = self.unit_mut(device) else { return };
-        let readings = unit.everything(now);
-        self.send_status(device);
-        self.report(device, readings, now);
-    }
-
     /// Waits until there is something to do. Dropping the other branches loses nothing: each is asked again.
     async fn rest(&mut self, until: Option<u64>) {
         let now = self.clock.tick();
@@ -557,47 +502,6 @@ impl<P: Port> Host<P> {
         if let Some(unit) = self.units.get_mut(device).and_then(Option::as_mut) {
             unit.replan();
             self.poll.set_write(device, unit.wishes.next_due());
-        }
-    }
-
-    fn acknowledge(&mut self, device: usize, acks: Vec<Ack>) {
-        let mut by_version: HashMap<u64, (Vec<usize>, DesiredAck)> = HashMap::new();
-        let Some(unit) = self.unit(device) else { return };
-        for (index, version, result) in acks {
-            let Some(property) = unit.property(index) else { continue };
-            let entry = by_version
-                .entry(version)
-                .or_insert_with(|| (Vec::new(), DesiredAck { version, results: std::collections::BTreeMap::new() }));
-            entry.0.push(index);
-            entry.1.results.insert(property.name.clone(), result);
-        }
-        let id = unit.device.id.clone();
-        for (version, (properties, ack)) in by_version {
-            let stored = self.voice.ack(&id, &ack);
-            self.acks.push((device, version, properties, stored));
-        }
-    }
-
-    fn settle_acks(&mut self, now: u64) {
-        if self.acks.is_empty() {
-            return;
-        }
-        let mut told = Vec::new();
-        self.acks.retain_mut(|(device, version, properties, stored)| {
-            let stored = match stored.try_recv() {
-                Ok(stored) => stored,
-                Err(oneshot::error::TryRecvError::Closed) => false,
-                Err(oneshot::error::TryRecvError::Empty) => return true,
-            };
-            told.push((*device, *version, std::mem::take(properties), stored));
-            false
-        });
-        for (device, version, properties, stored) in told {
-            let Some(unit) = self.unit_mut(device) else { continue };
-            for property in properties {
-                unit.wishes.on_ack_stored(property, version, stored, now);
-            }
-            unit.replan();
         }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Inside {
     pub(super) hang_up: bool,
     pub(super) log: Vec<(u64, String)>,
     pub(super) opens: u32,
+    /// What the port has to remember; asked for once.
+    pub(super) memory: Option<Value>,
     /// What devices say without being asked, by id.
     pushes: Vec<(String, Vec<Sample>)>,
 }
@@ -171,6 +173,10 @@ impl FakePort {
 }
 
 impl Port for FakePort {
+    fn memory(&mut self) -> Option<Value> {
+        self.bench.inside().memory.take()
+    }
+
     async fn open(&mut self) -> Result<(), OpenError> {
         let mut inside = self.bench.inside();
         self.parts.clear();

@@ -97,6 +97,34 @@ async fn a_broker_that_comes_back_is_told_everything_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_port_has_to_remember_is_said_again_to_a_broker_that_may_have_missed_it() {
+    let bench = Bench::new();
+    let d = one(&bench, "d");
+    let mut rig = Rig::start(&bench, vec![d]);
+    bench.inside().memory = Some(json!({"counters": 7}));
+    rig.run(12_000).await;
+    assert_eq!(rig.on("gateway/connection/bus1/memory").len(), 1);
+    rig.said.clear();
+    rig.run(25_000).await;
+    assert_eq!(rig.on("gateway/connection/bus1/memory").len(), 0, "nothing is new");
+    rig.far.incoming.send(Incoming::Up).await.unwrap();
+    rig.run(100).await;
+    assert_eq!(rig.on("gateway/connection/bus1/memory").len(), 1);
+
+    // Nobody takes anything from the bus, and what has to be remembered comes just then.
+    rig.said.clear();
+    for n in 0..1_100 {
+        bench.device("d", |fake| fake.values[0] = json!(n));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    bench.inside().memory = Some(json!({"counters": 8}));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(bench.inside().memory.is_none(), "it was asked for");
+    rig.run(15_000).await;
+    assert_eq!(rig.on("gateway/connection/bus1/memory").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bus_that_is_full_stops_no_poll_and_is_healed_later() {
     let bench = Bench::new();
     let d = one(&bench, "d");

@@ -188,7 +188,7 @@ fn home() -> Home {
 async fn twins(seconds: u32) {
     let home = home();
     let gateway = Gateway::start(home.path(), &["run", "-c", "gateway.yaml", "--no-mappers"]);
-    let watch = Watch::new(gateway.port(), &["twin/+/reported/temperature", "gateway/connection/radio/status"]);
+    let watch = Watch::plain(gateway.port(), &["twin/+/reported/temperature", "gateway/connection/radio/status"]);
     let loaded = gateway::config::load(&home.path().join("gateway.yaml")).expect("the installation checks");
     let connection = Arc::clone(loaded.config.connections.get("radio").expect("it is there"));
     let (air, clock, stop) = (Air::new(), Clock::new(), CancellationToken::new());

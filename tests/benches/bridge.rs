@@ -291,7 +291,7 @@ async fn stream_tidegate(outage: bool) -> Flow {
     let relay = Relay::to(cloud.port());
     let port = tests::free_port();
     let home = stream_home(port, relay.port());
-    let watch = Watch::new(cloud.port(), &["bench/twin/d0/stream/text", "bench/gateway/gap"]);
+    let watch = Watch::plain(cloud.port(), &["bench/twin/d0/stream/text", "bench/gateway/gap"]);
     let gateway = Gateway::start(home.path(), &["run", "-c", "gateway.yaml", "--no-mappers"]);
     let bus = client(port).await;
     say(
@@ -338,7 +338,7 @@ async fn stream_mosquitto(outage: bool) -> Flow {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let port = tests::free_port();
     let mut near = Mosquitto::with(port, &near_settings(port, folder.path(), relay.port()));
-    let watch = Watch::new(cloud.port(), &["bench/twin/d0/stream/text"]);
+    let watch = Watch::plain(cloud.port(), &["bench/twin/d0/stream/text"]);
     let bus = client(port).await;
     let first = json!({"value": text(1)}).to_string();
     say(&bus, "bench/twin/d0/stream/text".to_owned(), first.into(), false, true).await;

@@ -121,7 +121,7 @@ fn twins(run: &Run) {
         ));
         let gateway = home.start();
         let (mut line, _) = listener.accept().expect("the gateway connects");
-        let watch = Watch::new(gateway.port(), &["twin/d/reported/+"]);
+        let watch = Watch::plain(gateway.port(), &["twin/d/reported/+"]);
         let watched = run.watched(20);
         let one = messages(kind, 1).concat().len();
         let all = messages(kind, RATE * (watched.as_secs() as usize + 1) / one);

@@ -194,7 +194,6 @@ fn wishes_of_the_cloud_pass_the_same_door_and_are_answered() {
     let gateway = run(&home);
     synced(&gateway);
     let mut results = Watch::new(cloud.port(), &[&format!("{PREFIX}/twin/+/result")]);
-    std::thread::sleep(Duration::from_millis(300));
     let local = Watch::new(gateway.port(), &["twin/+/desired/+"]);
     let wish = |payload: &str| publish(cloud.port(), &format!("{PREFIX}/twin/boiler-1/desired/set"), payload);
     wish(r#"{"id":"r1","patch":{"setpoint":22}}"#);

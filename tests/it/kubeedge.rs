@@ -92,7 +92,6 @@ fn recordings_of_edgecore_are_answered_alike_over_mqtt() {
     let home = home("edge-node");
     let gateway = start(&home);
     let mut watch = Watch::new(gateway.port(), &["$hw/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     let mut compared = Vec::new();
     let mut different = Vec::new();
     for line in RECORDED.lines() {
@@ -143,7 +142,6 @@ fn an_error_comes_on_the_devices_own_topic_with_the_id_that_was_asked() {
     let home = home("edge-1");
     let gateway = start(&home);
     let mut watch = Watch::new(gateway.port(), &["$hw/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     for (end, payload, code, reason) in [
         ("twin/update", r#"{"event_id":"x1"}"#, 400, "Update twin error, key:twin does not exist"),
         (
@@ -217,7 +215,6 @@ fn what_no_profile_has_outlives_a_kill() {
     let gateway = start(&home);
     let port = gateway.port();
     let mut watch = Watch::new(port, &["$hw/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     publish(
         port,
         &format!("{DEVICE}/twin/update"),
@@ -230,7 +227,6 @@ fn what_no_profile_has_outlives_a_kill() {
     gateway.kill();
     let gateway = start(&home);
     let mut watch = Watch::new(gateway.port(), &["$hw/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     publish(gateway.port(), &format!("{DEVICE}/twin/get"), r#"{"event_id":"g"}"#);
     let got = watch.next("the twin", |message| message.topic.ends_with("/twin/get/result"));
     assert_eq!((got.at("/twin/note/actual/value"), got.at("/twin/note/optional")), (json!("a b"), json!(false)));
@@ -245,7 +241,6 @@ fn devices_that_come_and_go_are_told_to_the_node() {
     let home = home("edge-1");
     let gateway = start(&home);
     let mut watch = Watch::new(gateway.port(), &["$hw/events/node/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     let text = std::fs::read_to_string(home.path().join("gateway.yaml")).unwrap();
     let two =
         text.replace("compat:", "  - {id: hall:d2, profile: test.boiler, connection: plc, params: {unit: 2}}\ncompat:");
@@ -266,7 +261,6 @@ fn kubeedges_other_topics_pass_and_its_answers_are_the_gateways_alone() {
     let home = home("edge-1");
     let gateway = start(&home);
     let watch = Watch::new(gateway.port(), &["$ke/#", "$hw/#", "SYS/#", "gateway/kubeedge/#"]);
-    std::thread::sleep(Duration::from_millis(300));
     // What mappers say is heard by everybody, as on the broker beside edgecore.
     let passed = [
         "$ke/events/device/d1/data/update",

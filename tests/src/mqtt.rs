@@ -56,9 +56,30 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Subscribes to filters, QoS 1.
+    /// Subscribes to filters, QoS 1, and waits until the broker has said yes: what is published from now on is heard.
+    ///
+    /// # Panics
+    /// When it does not say so in time.
+    #[track_caller]
     pub fn new(port: u16, filters: &[&str]) -> Self {
-        let mut command = Command::new("mosquitto_sub");
+        // It tells of its SUBACK only among everything else it does, and through a pipe only line by line.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "mosquitto_sub", "-d"]);
+        let watch = Self::start(command, port, filters);
+        let lines = Arc::clone(&watch.lines);
+        eventually("the subscriptions to be made", || {
+            let lines = lines.lock().expect("no reader panics");
+            lines.iter().any(|line| line.starts_with("Subscribed (mid: ")).then_some(())
+        });
+        watch
+    }
+
+    /// Subscribes to filters, QoS 1, waits for nothing and does nothing else: for benches.
+    pub fn plain(port: u16, filters: &[&str]) -> Self {
+        Self::start(Command::new("mosquitto_sub"), port, filters)
+    }
+
+    fn start(mut command: Command, port: u16, filters: &[&str]) -> Self {
         command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-V", "5", "-F", "%r %t %p"]);
         for filter in filters {
             command.args(["-t", filter]);
@@ -71,7 +92,7 @@ impl Watch {
 
     /// How many messages there were so far.
     pub fn count(&self) -> usize {
-        self.lines.lock().expect("no reader panics").len()
+        self.lines.lock().expect("no reader panics").iter().filter(|line| is_message(line)).count()
     }
 
     /// Everything so far.
@@ -125,7 +146,15 @@ impl Drop for Watch {
     }
 }
 
+/// What else mosquitto_sub prints does not begin so.
+fn is_message(line: &str) -> bool {
+    line.starts_with("0 ") || line.starts_with("1 ")
+}
+
 fn parse(line: &str) -> Option<Message> {
+    if !is_message(line) {
+        return None;
+    }
     let (retained, rest) = line.split_once(' ')?;
     let (topic, payload) = rest.split_once(' ').unwrap_or((rest, ""));
     let payload = serde_json::from_str(payload).unwrap_or_else(|_| Value::String(payload.to_owned()));

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::access::Access;
 use super::codec::V5;
 use super::codec::read::{self, Property, properties};
-use super::core::{Arrival, AttachError, Hold, Leave};
+use super::core::{Arrival, Hold, Leave};
 use super::desk::{Answer, Request, Verdict};
 use super::inbound::Door;
 use super::message::{Message, own_properties};
@@ -54,11 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: String, access: Access, far
     };
     let attached = match shared.act(|core, fx| core.attach(arrival, fx)).value {
         Some(Ok(attached)) => attached,
-        Some(Err(AttachError::Full)) => {
-            tracing::error!(client, "a mapper cannot come in: as many clients as there may be are connected");
-            return;
-        }
-        Some(Err(AttachError::NotYours)) | None => {
+        Some(Err(_)) | None => {
             tracing::error!(client, "a mapper cannot come in: its client id is taken");
             return;
         }

@@ -37,7 +37,7 @@ pub(super) struct Counters {
 /// The broker at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Clients that are connected, mappers inside the gateway included.
+    /// Clients that are connected from outside this program.
     pub clients: usize,
     /// Sessions, those of absent clients included.
     pub sessions: usize,

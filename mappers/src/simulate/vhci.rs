@@ -51,9 +51,7 @@ impl Vhci {
         if count != ORDER.len() {
             return Err(failed("it takes no orders".to_owned()));
         }
-        let near = file.try_clone().and_then(pipe::Receiver::from_file_unchecked);
-        let near = near.map_err(|error| failed(error.to_string()))?;
-        let mut own = Self { near, file, adapter: String::new() };
+        let mut own = Self::over(file).map_err(|error| failed(error.to_string()))?;
         let mut answer = [0; 8];
         let read = tokio::time::timeout(BIRTH, own.read(&mut answer)).await;
         match read.map(|read| read.map(|count| answer.get(..count))) {
@@ -65,11 +63,24 @@ impl Vhci {
             _ => Err(failed("the kernel made no adapter".to_owned())),
         }
     }
+
+    fn over(file: File) -> io::Result<Self> {
+        let near = pipe::Receiver::from_file_unchecked(file.try_clone()?)?;
+        Ok(Self { near, file, adapter: String::new() })
+    }
 }
 
 impl AsyncRead for Vhci {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.near).poll_read(context, room)
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A read gives one packet, so it is tried until there is none: a pipe that gives less than there is room for is believed
+        // to be empty, and the packets behind the first would lie there until another one comes.
+        loop {
+            std::task::ready!(self.near.poll_read_ready(context))?;
+            match self.near.try_read(room.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|count| room.advance(count))),
+            }
+        }
     }
 }
 
@@ -85,5 +96,32 @@ impl AsyncWrite for Vhci {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// A read gives one packet, however large the room: more may wait behind it, and nothing tells of them again.
+    #[tokio::test]
+    async fn packets_that_came_together_are_all_taken() {
+        let (kernel, own) = UnixDatagram::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let mut own = Vhci::over(File::from(OwnedFd::from(own))).unwrap();
+        for round in 0..3_u8 {
+            for packet in 0..4_u8 {
+                kernel.send(&[round, packet]).unwrap();
+            }
+            for packet in 0..4_u8 {
+                let mut room = [0; 64];
+                let read = tokio::time::timeout(Duration::from_secs(5), own.read(&mut room)).await;
+                assert_eq!(read.expect("it is not forgotten").unwrap(), 2);
+                assert_eq!(room[..2], [round, packet]);
+            }
+        }
     }
 }

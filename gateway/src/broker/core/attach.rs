@@ -70,7 +70,9 @@ impl Core {
             }
             taken_over = session.connected.is_some();
         }
-        if !taken_over && self.connected >= self.measure.limits.clients {
+        // what the gateway is made of comes in however many are there
+        let inside = arrival.connected.local;
+        if !inside && !taken_over && self.connected - self.inside >= self.measure.limits.clients {
             return Err(AttachError::Full);
         }
         let known = known.and_then(|at| self.leave_old(at, arrival.clean, fx));
@@ -89,6 +91,7 @@ impl Core {
         let generation = self.next_generation;
         self.next_generation += 1;
         self.connected += 1;
+        self.inside += usize::from(inside);
         let Some(session) = self.session(at) else { return Err(AttachError::Full) };
         session.expiry_s = arrival.expiry_s;
         session.access = arrival.access;
@@ -118,6 +121,7 @@ impl Core {
             }
             let ends = session.expiry_s == 0;
             self.connected -= 1;
+            self.inside -= usize::from(old.local);
             if ends || clean {
                 self.end(at, fx);
                 return None;
@@ -160,8 +164,9 @@ impl Core {
             return;
         }
         self.connected -= 1;
-        let Self { sessions, measure, .. } = self;
+        let Self { sessions, measure, inside, .. } = self;
         let Some(session) = sessions.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        *inside -= usize::from(session.connected.as_ref().is_some_and(|connected| connected.local));
         if let Some(expiry_s) = leave.expiry_s {
             session.expiry_s = expiry_s;
         }

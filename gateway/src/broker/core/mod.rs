@@ -38,6 +38,8 @@ pub(super) struct Core {
     free: Vec<u32>,
     by_client: HashMap<Arc<str>, u32>,
     connected: usize,
+    /// How many of those are parts of this program.
+    inside: usize,
     next_serial: u64,
     next_generation: u64,
     round: u64,
@@ -61,6 +63,7 @@ impl Core {
             free: Vec::new(),
             by_client: HashMap::new(),
             connected: 0,
+            inside: 0,
             next_serial: 1,
             next_generation: 1,
             round: 0,
@@ -145,12 +148,13 @@ impl Core {
         self.picks = Vec::new();
         self.by_client.clear();
         self.free.clear();
-        self.connected = 0;
+        (self.connected, self.inside) = (0, 0);
         for at in 0..self.sessions.len() as u32 {
             match self.sessions.get(at as usize).and_then(Option::as_ref) {
                 Some(session) => {
                     self.by_client.insert(Arc::clone(&session.client), at);
                     self.connected += usize::from(session.connected.is_some());
+                    self.inside += usize::from(session.connected.as_ref().is_some_and(|connected| connected.local));
                     self.plant(at);
                 }
                 None => self.free.push(at),
@@ -273,7 +277,7 @@ impl Core {
 
     /// The gauges of [`Stats`].
     pub(super) fn gauges(&self, stats: &mut Stats) {
-        stats.clients = self.connected;
+        stats.clients = self.connected - self.inside;
         stats.sessions = self.by_client.len();
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained.bytes();

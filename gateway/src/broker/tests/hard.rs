@@ -1,5 +1,7 @@
 //! Hard cases: broken packets, slow readers, floods, many connections.
 
+use mappers::bus::Incoming;
+
 use super::*;
 
 /// A small generator (xorshift64) so that a failing case can be found again.
@@ -142,8 +144,13 @@ async fn one_client_more_than_allowed_is_told_so_and_room_comes_back() {
     assert_eq!(Raw::try_enter(stage.address, &Hello::new(5, "more")).await.1.unwrap().1[1], 0x97);
     assert_eq!(Raw::try_enter(stage.address, &Hello::new(4, "more")).await.1, Some((0x20, vec![0, 3])));
     Raw::new(stage.address, 5, "c0").await.leave().await;
-    Raw::new(stage.address, 5, "more").await;
+    let _more = Raw::new(stage.address, 5, "more").await;
     assert_eq!(stage.broker.stats().refused_clients, 2);
+    // The gateway's own mappers are none of those that there may be.
+    let mut mapper = stage.broker.attach("mapper-1", "mapper");
+    assert_eq!(timeout(SOON, mapper.incoming.recv()).await.unwrap(), Some(Incoming::Up));
+    let stats = stage.broker.stats();
+    assert_eq!((stats.clients, stats.sessions), (3, 4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

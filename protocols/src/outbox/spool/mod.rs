@@ -7,7 +7,7 @@
 //!
 //! * Numbers below a ceiling that is on disk may be sent. After a `kill -9` numbers go on from the ceiling, and what
 //!   may have been in memory is a gap, `lost`.
-//! * One sending per class is in flight, so that a class is acknowledged in order and no class waits for another.
+//! * Two sendings per class may be in flight; a class is acknowledged in order, and no class waits for another.
 //! * The age of a reading is counted on a clock of the spool's own that runs with the tick: a wall clock that jumps
 //!   expires nothing. The time switched off counts as far as the wall clock was set before and after.
 
@@ -374,7 +374,9 @@ impl Spool {
                 return Sending::Gap { id, gap };
             }
             let class = queue.class;
-            if !queue.may_send() {
+            let share = if class == Class::Metric && alarms { SHARE } else { 1 };
+            let most_bytes = self.batch_bytes / share;
+            if !queue.may_send(most_bytes) {
                 continue;
             }
             let paced = class == Class::Metric && queue.on_disk;
@@ -383,8 +385,7 @@ impl Spool {
                 wait = Some(wait.map_or(opens, |wait| wait.min(opens)));
                 continue;
             }
-            let share = if class == Class::Metric && alarms { SHARE } else { 1 };
-            let (readings, bytes) = queue.take(id, self.batch_bytes / share);
+            let (readings, bytes) = queue.take(id, most_bytes);
             if paced {
                 pace.spend(bytes);
             }

@@ -22,10 +22,15 @@ const STAGE_BYTES: usize = 64 << 10;
 /// Deletions wait this long for company.
 const DELETE_MS: u64 = 2_000;
 
+/// Sendings of readings in flight at once: while the last of one are acknowledged, the next one is said.
+const FLYING: usize = 2;
+
 #[derive(Debug)]
 struct Flying {
     id: u64,
     rows: Vec<Row>,
+    /// It was accepted, and waits for the one before it: a class is acknowledged in order.
+    is_accepted: bool,
 }
 
 /// A gap that was not acknowledged yet.
@@ -49,7 +54,7 @@ pub(super) struct Queue {
     /// A number was taken in this run, or numbers were lost: the ceiling has to move.
     meta_due: bool,
     head: VecDeque<Row>,
-    flying: Option<Flying>,
+    flying: VecDeque<Flying>,
     segments: VecDeque<Segment>,
     segment_bytes: u64,
     tail: VecDeque<Row>,
@@ -99,7 +104,7 @@ impl Queue {
             asked: ceiling,
             meta_due: false,
             head: VecDeque::new(),
-            flying: None,
+            flying: VecDeque::new(),
             segment_bytes: segments.iter().map(|run| run.bytes).sum(),
             segments,
             tail: VecDeque::new(),
@@ -162,15 +167,14 @@ impl Queue {
 
     /// Goes to disk when the link is slower than the readings come.
     pub(super) fn slow(&mut self, clock: u64) {
-        let oldest = self.flying.iter().flat_map(|flying| flying.rows.first()).chain(self.head.front()).next();
-        if oldest.is_some_and(|row| clock.saturating_sub(row.born_ms) >= SLOW_MS) {
+        if self.oldest_in_memory().is_some_and(|row| clock.saturating_sub(row.born_ms) >= SLOW_MS) {
             self.spill();
         }
     }
 
     /// Disk to memory, once the disk is empty and the link is up.
     pub(super) fn rest(&mut self, up: bool) {
-        let empty = self.segments.is_empty() && self.head.is_empty() && self.flying.is_none();
+        let empty = self.segments.is_empty() && self.head.is_empty() && self.flying.is_empty();
         if up && self.on_disk && empty && self.handed == 0 && self.loading.is_none() {
             self.on_disk = false;
             self.head = std::mem::take(&mut self.tail);
@@ -181,7 +185,7 @@ impl Queue {
     pub(super) fn link_down(&mut self) {
         self.spill();
         self.gap_flying = None;
-        self.flying = None;
+        self.flying.clear();
         self.head.clear();
         self.head_bytes = 0;
         self.read_from = 0;
@@ -198,8 +202,7 @@ impl Queue {
         let staged = self.tail.front().filter(|_| self.on_disk).map(|row| row.born_ms.saturating_add(STAGE_MS));
         let deletes = self.deletes_since.map(|since| since.saturating_add(DELETE_MS));
         // Slowness is noticed when it is looked for.
-        let oldest = self.flying.iter().flat_map(|flying| flying.rows.first()).chain(self.head.front()).next();
-        let slow = oldest.filter(|_| !self.on_disk).map(|row| row.born_ms.saturating_add(SLOW_MS));
+        let slow = self.oldest_in_memory().filter(|_| !self.on_disk).map(|row| row.born_ms.saturating_add(SLOW_MS));
         [at_once.then_some(clock), staged, deletes, slow].into_iter().flatten().min()
     }
 
@@ -239,9 +242,14 @@ impl Queue {
     fn floor(&self) -> u64 {
         let in_memory = match self.on_disk {
             true => self.tail.get(self.handed),
-            false => self.flying.iter().flat_map(|flying| flying.rows.first()).chain(self.head.front()).next(),
+            false => self.oldest_in_memory(),
         };
         in_memory.map_or(self.next, |row| row.reading.seq)
+    }
+
+    /// The first row in flight, or else in the head.
+    fn oldest_in_memory(&self) -> Option<&Row> {
+        self.flying.iter().find_map(|flying| flying.rows.first()).or(self.head.front())
     }
 
     pub(super) fn stored(&mut self, op: StoreOp) {
@@ -329,7 +337,8 @@ impl Queue {
     }
 
     pub(super) fn load(&mut self) -> Option<Load> {
-        if !self.on_disk || !self.head.is_empty() || self.loading.is_some() {
+        // The next rows are read while these are sent.
+        if !self.on_disk || self.head.len() >= ROWS_AT_ONCE || self.loading.is_some() {
             return None;
         }
         let first = self.segments.iter().find(|segment| segment.last >= self.read_from)?.first.max(self.read_from);
@@ -370,10 +379,13 @@ impl Queue {
         !self.head.is_empty() || !self.segments.is_empty() || !self.tail.is_empty()
     }
 
-    /// Whether something may be sent now.
-    pub(super) fn may_send(&self) -> bool {
-        let idle = self.flying.is_none() && self.gap_flying.is_none();
-        idle && self.head.front().is_some_and(|row| row.reading.seq < self.ceiling)
+    /// Whether something may be sent now. Beside one that is in flight only a full sending is worth it, and none before a gap
+    /// that waits for its turn.
+    pub(super) fn may_send(&self, most_bytes: usize) -> bool {
+        let is_full = self.on_disk || self.head_bytes >= most_bytes;
+        let beside = self.flying.len() < FLYING && is_full && self.untold_gap().is_none();
+        let free = self.gap_flying.is_none() && (self.flying.is_empty() || beside);
+        free && self.head.front().is_some_and(|row| row.reading.seq < self.ceiling)
     }
 
     /// Whether every gap was told.
@@ -383,14 +395,17 @@ impl Queue {
     }
 
     pub(super) fn next_gap(&mut self, id: u64) -> Option<Gap> {
-        if self.flying.is_some() || self.gap_flying.is_some() {
+        if !self.flying.is_empty() || self.gap_flying.is_some() {
             return None;
         }
-        // Told before it is on disk it could be told again with other ends after a `kill -9`.
-        let is_stored = |open: &&Open| open.stored == Some(open.gap.to_seq);
-        let gap = self.gaps.iter().find(is_stored)?.gap.clone();
+        let gap = self.untold_gap()?.clone();
         self.gap_flying = Some((id, gap.from_seq));
         Some(gap)
+    }
+
+    /// The next gap to tell. Told before it is on disk it could be told again with other ends after a `kill -9`.
+    fn untold_gap(&self) -> Option<&Gap> {
+        self.gaps.iter().find(|open| open.stored == Some(open.gap.to_seq)).map(|open| &open.gap)
     }
 
     pub(super) fn take(&mut self, id: u64, most_bytes: usize) -> (Vec<Streamed>, usize) {
@@ -406,7 +421,7 @@ impl Queue {
         }
         self.head_bytes = self.head_bytes.saturating_sub(bytes);
         let readings = rows.iter().map(|row| row.reading.clone()).collect();
-        self.flying = Some(Flying { id, rows });
+        self.flying.push_back(Flying { id, rows, is_accepted: false });
         (readings, bytes)
     }
 
@@ -417,17 +432,21 @@ impl Queue {
             }
             return;
         }
-        let Some(Flying { rows, .. }) = self.flying.take_if(|flying| flying.id == id) else { return };
+        let Some(flying) = self.flying.iter_mut().find(|flying| flying.id == id) else { return };
+        flying.is_accepted = accepted;
         if !accepted {
-            self.head_bytes += rows.iter().map(Row::bytes).sum::<usize>();
-            for row in rows.into_iter().rev() {
+            // In order again, also those that were accepted behind it: twice is better than out of order.
+            for row in self.flying.drain(..).flat_map(|flying| flying.rows).rev() {
+                self.head_bytes += row.bytes();
                 self.head.push_front(row);
             }
-            return;
         }
-        self.sent += rows.len() as u64;
-        for row in rows {
-            self.acknowledged(&row);
+        while self.flying.front().is_some_and(|flying| flying.is_accepted) {
+            let rows = self.flying.pop_front().map_or_else(Vec::new, |flying| flying.rows);
+            self.sent += rows.len() as u64;
+            for row in rows {
+                self.acknowledged(&row);
+            }
         }
     }
 
@@ -475,7 +494,7 @@ impl Queue {
     }
 
     fn flying_end(&self) -> u64 {
-        self.flying.as_ref().and_then(|flying| flying.rows.last()).map_or(self.done, |row| row.reading.seq)
+        self.flying.back().and_then(|flying| flying.rows.last()).map_or(self.done, |row| row.reading.seq)
     }
 
     /// Bytes that count against the cap.

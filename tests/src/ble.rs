@@ -4,13 +4,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use protocols::ble::{Mac, Uuid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::driver::Owned;
 use crate::{eventually, peers_folder, root};
 
 /// The device that can be connected to.
@@ -23,16 +24,6 @@ pub const LOCK: Mac = Mac([0xF0, 0xF1, 0xF2, 0xF3, 0xF4, 0xF8]);
 pub const PASSKEY: u32 = 123_456;
 /// BTHome's UUID.
 pub const BTHOME: Uuid = Uuid(0x0000_FCD2_0000_1000_8000_0080_5F9B_34FB);
-
-/// Ends its process when dropped.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Somebody who brings devices into the air.
 pub trait Stage: Send + Sync {

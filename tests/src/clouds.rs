@@ -2,15 +2,14 @@
 //!
 //! `tests/peers/cloud` says after which documentation each was written.
 
-use std::io::{BufReader, Write};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::peers::{Mosquitto, Owned, line};
-use crate::{peers_folder, root};
+use crate::driver::{self, Driver};
+use crate::peers::Mosquitto;
 
 /// An authority of our own in a folder, with a certificate for a server on loopback and one for a client.
 pub struct Certificates {
@@ -53,10 +52,8 @@ impl Certificates {
 
 /// A cloud on loopback.
 pub struct Cloud {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    driver: Driver,
     port: u16,
-    _process: Owned,
     _broker: Mosquitto,
 }
 
@@ -64,20 +61,9 @@ impl Cloud {
     /// The cloud of a vendor: `aws`, `azure` or `thingsboard`.
     pub fn start(vendor: &str, certificates: &Certificates) -> Self {
         let broker = Mosquitto::start("max_queued_messages 0\nset_tcp_nodelay true");
-        let mut process = Owned(
-            Command::new(peers_folder().join("venv/bin/python"))
-                .arg(root().join("tests/peers/cloud/main.py"))
-                .args([vendor, &broker.port().to_string(), &certificates.path().to_string_lossy()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("python can be started"),
-        );
-        let orders = process.0.stdin.take().expect("standard input is piped");
-        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
-        let ready = line(&mut answers);
-        let port = ready["ready"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
-        Self { orders, answers, port, _process: process, _broker: broker }
+        let words = [vendor, &broker.port().to_string(), &certificates.path().to_string_lossy()];
+        let (driver, ready) = Driver::start("venv", "cloud/main.py", &words);
+        Self { driver, port: driver::port(&ready), _broker: broker }
     }
 
     /// Its TLS port.
@@ -87,8 +73,7 @@ impl Cloud {
 
     /// Gives an order, and its answer back; `tests/peers/cloud/main.py` and the vendors' files say which there are.
     pub fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("the cloud listens");
-        line(&mut self.answers)
+        self.driver.ask(order)
     }
 
     /// Ends every connection and takes no new one, or takes them again.

@@ -1,12 +1,12 @@
 //! A KubeEdge mapper on grpcio, in a process of its own (`tests/peers/kubeedge_mapper.py`).
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
-use crate::{eventually, peers_folder, root};
+use crate::driver::Driver;
+use crate::{eventually, root};
 
 /// What older and newer versions of gRPC's Go client make of `/etc/kubeedge/dmi.sock` when a dialer of one's own is given,
 /// as KubeEdge's mapper-framework does.
@@ -14,9 +14,7 @@ pub const AUTHORITIES: [&str; 2] = ["/etc/kubeedge/dmi.sock", "%2Fetc%2Fkubeedge
 
 /// The mapper.
 pub struct KubeMapper {
-    process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    driver: Driver,
     gateway: PathBuf,
     own: PathBuf,
     authority: &'static str,
@@ -25,19 +23,10 @@ pub struct KubeMapper {
 impl KubeMapper {
     /// A mapper that calls the gateway at a socket and serves at another.
     pub fn start(gateway: &Path, own: &Path) -> Self {
-        let mut process = Command::new(peers_folder().join("venv/bin/python"))
-            .arg(root().join("tests/peers/kubeedge_mapper.py"))
-            .arg(root().join("gateway/proto"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python can be started");
-        let orders = process.stdin.take().expect("standard input is piped");
-        let answers = BufReader::new(process.stdout.take().expect("standard output is piped"));
-        let (gateway, own) = (gateway.to_path_buf(), own.to_path_buf());
-        let mut mapper = Self { process, orders, answers, gateway, own, authority: AUTHORITIES[1] };
-        assert_eq!(mapper.answer()["ready"], true);
-        mapper
+        let proto = root().join("gateway/proto");
+        let (driver, ready) = Driver::start("venv", "kubeedge_mapper.py", &[&proto.to_string_lossy()]);
+        assert_eq!(ready, true);
+        Self { driver, gateway: gateway.to_path_buf(), own: own.to_path_buf(), authority: AUTHORITIES[1] }
     }
 
     /// Calls with this authority from now on.
@@ -46,17 +35,10 @@ impl KubeMapper {
         self
     }
 
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("the mapper answers");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("the mapper said {line:?}"))
-    }
-
     fn order(&mut self, mut order: Value) -> Value {
         order["at"] = json!(self.gateway);
         order["authority"] = json!(self.authority);
-        writeln!(self.orders, "{order}").expect("the mapper listens");
-        self.answer()
+        self.driver.ask(&order)
     }
 
     /// Serves, or ends it.
@@ -67,9 +49,10 @@ impl KubeMapper {
 
     /// Registers for a protocol; gives the answer.
     pub fn register(&mut self, protocol: &str, with_data: bool) -> Value {
+        // Protobuf's JSON has bytes in base 64.
         let mapper = json!({
             "name": "py-mapper", "version": "v1.0", "api_version": "v1.0.0", "protocol": protocol,
-            "address": base64(self.own.to_string_lossy().as_bytes()), "state": "ok",
+            "address": BASE64_STANDARD.encode(self.own.to_string_lossy().as_bytes()), "state": "ok",
         });
         self.order(json!({"register": {"withData": with_data, "mapper": mapper}}))
     }
@@ -126,25 +109,4 @@ fn report(device: &str, property: &str, observed: &str, reported: &str) -> Value
         "reported": {"value": reported, "metadata": {"timestamp": "1700000000004", "type": "string"}},
     });
     json!({"deviceName": device, "deviceNamespace": "default", "reportedDevice": {"twins": [twin]}})
-}
-
-/// Protobuf's JSON has bytes in base 64 (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let word = three.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let six = (word >> (18 - 6 * place) & 63) as usize;
-            text.push(if place > three.len() { '=' } else { char::from(LETTERS[six]) });
-        }
-    }
-    text
-}
-
-impl Drop for KubeMapper {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

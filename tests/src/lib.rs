@@ -8,6 +8,7 @@ pub mod ble_home;
 pub mod ble_story;
 pub mod ble_suite;
 pub mod clouds;
+mod driver;
 pub mod gateway;
 pub mod kube_mapper;
 pub mod mqtt;

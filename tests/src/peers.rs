@@ -1,29 +1,18 @@
 //! Peers that nobody here wrote: pymodbus and libmodbus as devices, socat as a cable, mosquitto as a broker.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::{eventually, free_port, peers_folder, root};
-
-/// Ends its process when dropped.
-pub(crate) struct Owned(pub(crate) Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::driver::{self, Driver, Owned};
+use crate::{eventually, free_port, peers_folder};
 
 /// A Modbus server of pymodbus.
 pub struct Pymodbus {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    driver: Driver,
     port: u16,
-    _process: Owned,
 }
 
 impl Pymodbus {
@@ -64,20 +53,8 @@ impl Pymodbus {
     }
 
     fn start(words: &[&str]) -> Self {
-        let mut process = Owned(
-            Command::new(peers_folder().join("venv/bin/python"))
-                .arg(root().join("tests/peers/pymodbus_server.py"))
-                .args(words)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("python can be started"),
-        );
-        let orders = process.0.stdin.take().expect("standard input is piped");
-        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
-        let port = line(&mut answers)["ready"].as_u64().expect("pymodbus says its port");
-        Self { orders, answers, port: port.try_into().expect("a port has 16 bits"), _process: process }
+        let (driver, ready) = Driver::start("venv", "pymodbus_server.py", words);
+        Self { driver, port: driver::port(&ready) }
     }
 
     /// Its TCP port.
@@ -85,34 +62,21 @@ impl Pymodbus {
         self.port
     }
 
-    fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("pymodbus listens");
-        let answer = line(&mut self.answers);
-        assert_eq!(answer["ok"], true, "{order}: {answer}");
-        answer
-    }
-
     /// Puts values into a table, and makes the unit if it is not there.
     pub fn put(&mut self, unit: u8, table: &str, address: u16, values: &[u16]) {
-        self.order(&json!({"unit": unit, "table": table, "address": address, "values": values}));
+        self.driver.order(&json!({"unit": unit, "table": table, "address": address, "values": values}));
     }
 
     /// What a table holds.
     pub fn get(&mut self, unit: u8, table: &str, address: u16, count: u16) -> Vec<u16> {
-        let answer = self.order(&json!({"unit": unit, "table": table, "address": address, "count": count}));
+        let answer = self.driver.order(&json!({"unit": unit, "table": table, "address": address, "count": count}));
         serde_json::from_value(answer["values"].clone()).expect("values are registers")
     }
 
     /// Cuts what is written to registers of the unit at `limit`, as some devices do.
     pub fn clamp(&mut self, unit: u8, limit: u16) {
-        self.order(&json!({"unit": unit, "clamp": limit}));
+        self.driver.order(&json!({"unit": unit, "clamp": limit}));
     }
-}
-
-pub(crate) fn line(answers: &mut BufReader<ChildStdout>) -> Value {
-    let mut text = String::new();
-    answers.read_line(&mut text).expect("the peer answers");
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("the peer said {text:?}: {error}"))
 }
 
 /// A Modbus TCP server of libmodbus; `tests/peers/libmodbus_server.c` says what its tables hold.
@@ -148,35 +112,21 @@ impl Libmodbus {
 
 /// A serial device of pyserial; `tests/peers/serial_device.py` says what it can do.
 pub struct SerialDevice {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    _process: Owned,
+    driver: Driver,
 }
 
 impl SerialDevice {
     /// One on a serial port.
     pub fn start(port: &Path, baud: u32) -> Self {
-        let mut process = Owned(
-            Command::new(peers_folder().join("venv/bin/python"))
-                .arg(root().join("tests/peers/serial_device.py"))
-                .args([port.to_string_lossy().as_ref(), &baud.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("python can be started"),
-        );
-        let orders = process.0.stdin.take().expect("standard input is piped");
-        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
-        assert_eq!(line(&mut answers)["ready"], true);
-        Self { orders, answers, _process: process }
+        let words = [port.to_string_lossy().into_owned(), baud.to_string()];
+        let (driver, ready) = Driver::start("venv", "serial_device.py", &words.each_ref().map(String::as_str));
+        assert_eq!(ready, true);
+        Self { driver }
     }
 
     /// Gives an order, and its answer back.
     pub fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("the device listens");
-        let answer = line(&mut self.answers);
-        assert_eq!(answer["ok"], true, "{order}: {answer}");
-        answer
+        self.driver.order(order)
     }
 }
 
@@ -346,61 +296,35 @@ impl Mosquitto {
 
 /// Home Assistant, onboarded and with the MQTT integration set up; `tests/peers/home_assistant.py` drives it.
 pub struct HomeAssistant {
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    _process: Owned,
+    driver: Driver,
 }
 
 impl HomeAssistant {
     /// One that uses the broker on this port.
     pub fn start(broker: u16) -> Self {
-        let python = peers_folder().join("homeassistant/bin/python");
-        assert!(
-            python.exists(),
-            "Home Assistant is not installed: run tests/run once, with Python 3.12 or 3.13 at hand"
-        );
-        let mut process = Owned(
-            Command::new(python)
-                .arg(root().join("tests/peers/home_assistant.py"))
-                .args(["run", &broker.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::inherit())
-                .spawn()
-                .expect("python can be started"),
-        );
-        let orders = process.0.stdin.take().expect("standard input is piped");
-        let mut answers = BufReader::new(process.0.stdout.take().expect("standard output is piped"));
-        let ready = line(&mut answers);
-        assert!(ready["ready"].is_u64(), "Home Assistant did not start: {ready}");
-        Self { orders, answers, _process: process }
-    }
-
-    fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("the driver of Home Assistant listens");
-        let answer = line(&mut self.answers);
-        assert_eq!(answer["ok"], true, "{order}: {answer}");
-        answer
+        let (driver, ready) = Driver::start("homeassistant", "home_assistant.py", &["run", &broker.to_string()]);
+        assert!(ready.is_u64(), "Home Assistant did not start: {ready}");
+        Self { driver }
     }
 
     /// The state of an entity with its attributes; `None` while there is none.
     pub fn state(&mut self, entity: &str) -> Option<Value> {
-        let states = self.order(&json!({"states": true}))["states"].take();
+        let states = self.driver.order(&json!({"states": true}))["states"].take();
         states.as_array()?.iter().find(|state| state["entity_id"] == entity).cloned()
     }
 
     /// Calls a service.
     pub fn call(&mut self, service: &str, data: &Value) {
-        self.order(&json!({"service": service, "data": data}));
+        self.driver.order(&json!({"service": service, "data": data}));
     }
 
     /// What a command of its websocket lists.
     pub fn list(&mut self, command: &str) -> Vec<Value> {
-        serde_json::from_value(self.order(&json!({"list": command}))["list"].take()).expect("a list")
+        serde_json::from_value(self.driver.order(&json!({"list": command}))["list"].take()).expect("a list")
     }
 
     /// Warnings and errors of its log.
     pub fn log(&mut self) -> Vec<String> {
-        serde_json::from_value(self.order(&json!({"log": true}))["log"].take()).expect("lines")
+        serde_json::from_value(self.driver.order(&json!({"log": true}))["log"].take()).expect("lines")
     }
 }

@@ -181,6 +181,21 @@ fn what_a_device_does_not_come_to_has_failed_and_what_a_mapper_refuses_as_well()
 }
 
 #[test]
+fn a_mapper_whose_registration_was_answered_is_looked_for_after_a_kill() {
+    let home = home();
+    let gateway = home.start();
+    let mut mapper = mapper(&home);
+    mapper.serve(true);
+    mapper.register("opcua", true);
+    gateway.kill();
+    let gateway = home.start();
+    publish(gateway.port(), "twin/press-1/desired/mode/set", "4");
+    let calls = mapper.wait_for_calls(1);
+    assert!(calls.iter().any(|(_, call)| desired(call, "mode") == "4"), "{calls:#?}");
+    gateway.stop();
+}
+
+#[test]
 fn either_side_may_be_started_again() {
     let home = home();
     let gateway = home.start();
@@ -189,8 +204,8 @@ fn either_side_may_be_started_again() {
     one.serve(true);
     publish(gateway.port(), "twin/press-1/desired/mode/set", "4");
     one.wait_for_calls(1);
-    // What was told is written down a moment later.
-    std::thread::sleep(Duration::from_millis(1500));
+    // What was told is written down a moment later; a gateway that is killed before tells it once more.
+    std::thread::sleep(Duration::from_secs(3));
     // The gateway ends without a word. A mapper of the framework does not register again, and is found all the same.
     gateway.kill();
     let gateway = home.start();

@@ -48,6 +48,9 @@ impl Message {
     }
 }
 
+/// Where [`Watch::plain`] sees that it listens.
+const READY: &str = "tests/ready";
+
 /// A `mosquitto_sub` in the background.
 pub struct Watch {
     child: Child,
@@ -74,9 +77,22 @@ impl Watch {
         watch
     }
 
-    /// Subscribes to filters, QoS 1, waits for nothing and does nothing else: for benches.
+    /// The same for benches: the other side does nothing but take messages. That it listens is seen by a retained message
+    /// of this harness, which stays on the broker.
+    ///
+    /// # Panics
+    /// When it does not listen in time.
+    #[track_caller]
     pub fn plain(port: u16, filters: &[&str]) -> Self {
-        Self::start(Command::new("mosquitto_sub"), port, filters)
+        publish_with(port, READY, "1", &["-q", "1", "-r"]);
+        let watch = Self::start(Command::new("mosquitto_sub"), port, &[filters, &[READY]].concat());
+        eventually("the subscriptions to be made", || {
+            let mut lines = watch.lines.lock().expect("no reader panics");
+            let at = lines.iter().position(|line| line.split(' ').nth(1) == Some(READY))?;
+            lines.remove(at);
+            Some(())
+        });
+        watch
     }
 
     fn start(mut command: Command, port: u16, filters: &[&str]) -> Self {

@@ -17,8 +17,8 @@ use tracing::warn;
 
 use super::task::{Boot, Task};
 
-/// Local messages read before what they said is worked on.
-const DRAIN: usize = 256;
+/// Messages of one side read before what they said is worked on.
+pub(super) const DRAIN: usize = 256;
 /// Numbers of markers on the way through the local broker.
 const AFTER_ASKING: u64 = 1;
 const AFTER_READING: u64 = 2;

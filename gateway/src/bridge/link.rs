@@ -233,13 +233,10 @@ impl Link {
     /// The next thing that happens. Dropping it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Event, LinkError> {
         loop {
-            if let Some(event) = self.early.pop_front() {
+            if let Some(event) = self.ready()? {
                 return Ok(event);
             }
-            let heard = self.hear().await?;
-            if let Some(event) = self.event(heard)? {
-                return Ok(event);
-            }
+            self.transport().await?;
         }
     }
 
@@ -261,16 +258,35 @@ impl Link {
         }
     }
 
+    /// The next thing that happened already; nothing is waited for, and nothing is moved.
+    pub(super) fn ready(&mut self) -> Result<Option<Event>, LinkError> {
+        loop {
+            if let Some(event) = self.early.pop_front() {
+                return Ok(Some(event));
+            }
+            let Some(heard) = self.heard()? else { return Ok(None) };
+            if let Some(event) = self.event(heard)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
     async fn hear(&mut self) -> Result<Heard, LinkError> {
         loop {
-            if let Some(heard) = self.pen.read(&mut self.inbox)? {
-                if heard == Heard::Pong {
-                    self.pinged_at = None;
-                }
+            if let Some(heard) = self.heard()? {
                 return Ok(heard);
             }
             self.transport().await?;
         }
+    }
+
+    /// The next packet of those that are here.
+    fn heard(&mut self) -> Result<Option<Heard>, LinkError> {
+        let heard = self.pen.read(&mut self.inbox)?;
+        if heard == Some(Heard::Pong) {
+            self.pinged_at = None;
+        }
+        Ok(heard)
     }
 
     /// Moves bytes until some came, or time asks for a look. Dropping it loses nothing: both buffers keep theirs.

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::dialects;
-use super::hearing::BEFORE_STOPPING;
+use super::hearing::{BEFORE_STOPPING, DRAIN};
 use super::link::{Event, LinkError};
 use super::linking::{dialed, heard};
 use super::packets::Version;
@@ -81,14 +81,30 @@ impl Task {
             match happened {
                 Happened::Local(None) => return self.finish().await,
                 Happened::Local(Some(incoming)) => self.on_local_messages(incoming),
-                Happened::Link(Ok(Event::Message(message, id))) => self.on_message(&message, id),
-                Happened::Link(Ok(Event::Acked(id, outcome))) => self.on_acked(id, outcome),
-                Happened::Link(Err(error)) => self.lose(Some(&error.to_string())),
+                Happened::Link(event) => self.on_link_events(event),
                 Happened::Dialed(dialed, version) => self.on_dialed(dialed, version),
                 Happened::Stored(stored) => self.on_stored(stored),
                 Happened::Order(Some(Order::Site(site))) => self.on_site(site).await,
                 Happened::Order(Some(Order::Stop) | None) => self.on_stop(),
                 Happened::Time => {}
+            }
+        }
+    }
+
+    /// What the link said, and what else came with it: a turn for each of many PUBACKs would cost more than what it settles.
+    fn on_link_events(&mut self, first: Result<Event, LinkError>) {
+        let (mut event, mut left) = (first, DRAIN);
+        loop {
+            match event {
+                Ok(Event::Message(message, id)) => self.on_message(&message, id),
+                Ok(Event::Acked(id, outcome)) => self.on_acked(id, outcome),
+                Err(error) => return self.lose(Some(&error.to_string())),
+            }
+            left -= 1;
+            let next = self.link.as_mut().filter(|_| left > 0).and_then(|link| link.ready().transpose());
+            match next {
+                Some(next) => event = next,
+                None => return,
             }
         }
     }

@@ -255,6 +255,11 @@ impl Broker {
 
     /// Publishes in the gateway's own name, past the desk. Does not wait for anything.
     pub fn publish(&self, own: Own) {
+        drop(self.publish_then(own));
+    }
+
+    /// The same; tells whether it is on disk, once that is known. Of what is kept nowhere, nothing is told.
+    pub fn publish_then(&self, own: Own) -> oneshot::Receiver<bool> {
         let properties =
             own_properties(own.response_topic.as_deref(), own.correlation.as_deref(), &own.user_properties);
         let mut message = Message::new(&own.topic, &properties, &own.payload);
@@ -262,8 +267,11 @@ impl Broker {
         message.retain = own.retain;
         message.kept = own.kept;
         stamp(&mut message, self.shared.clock.now_ms(), own.expiry_s);
+        let (tell, told) = oneshot::channel();
         // the bound of retained messages is not for the gateway's own words
-        let _ = self.shared.act(|core, fx| core.publish(message, fx));
+        self.shared
+            .act_then(|core, fx| core.publish(message, fx), || Box::new(move |kept| _ = tell.send(kept.is_ok())));
+        told
     }
 
     /// Publishes many words in the gateway's own name, in their order and past the desk. Does not wait for anything.

@@ -307,7 +307,7 @@ impl Clerk {
     async fn on_call(&mut self, call: Call, bus: &Bus) -> Option<()> {
         // A mapper that has given up meanwhile misses its answer; what it said counts all the same.
         match call {
-            Call::Register(registration, reply) => drop(reply.send(self.on_register(registration))),
+            Call::Register(registration, reply) => self.on_register(registration, reply),
             Call::Report(device, seen, reply) => {
                 let result = self.on_report(&device, &seen, bus).await?;
                 let _ = reply.send(result);
@@ -320,7 +320,23 @@ impl Clerk {
         Some(())
     }
 
-    fn on_register(&mut self, registration: Registration) -> Result<MapperRegisterResponse, Status> {
+    /// Takes a mapper in. It is answered when that is on disk: mappers of the framework register once, and would wait for ever
+    /// for a gateway that was killed and knows nothing of them.
+    fn on_register(&mut self, registration: Registration, reply: Reply<MapperRegisterResponse>) {
+        let protocol = registration.protocol.clone();
+        let answer = match self.registered(registration) {
+            Ok(answer) => answer,
+            Err(status) => return drop(reply.send(Err(status))),
+        };
+        let Some(mapper) = self.mappers.get_mut(&protocol) else { return };
+        let stored = mapper.keep(&protocol, &self.parts.broker);
+        tokio::spawn(async move {
+            let lost = || Status::unavailable("the registration could not be written down; register again");
+            let _ = reply.send(if stored.await == Ok(true) { Ok(answer) } else { Err(lost()) });
+        });
+    }
+
+    fn registered(&mut self, registration: Registration) -> Result<MapperRegisterResponse, Status> {
         let Registration { name, version, protocol, address, user, with_data } = registration;
         if !self.mappers.contains_key(&protocol) && self.mappers.len() >= MAPPERS {
             return Err(Status::resource_exhausted(format!("{MAPPERS} mappers are there already")));
@@ -333,7 +349,6 @@ impl Clerk {
         tracing::info!(protocol, name, devices = goal.devices.len(), "a mapper registered");
         self.parts.board.count(|counts| counts.registered += 1);
         self.take_up(&protocol, Kept { name, version, address, user, told }, None);
-        self.keep();
         if !with_data {
             return Ok(MapperRegisterResponse::default());
         }
@@ -547,11 +562,18 @@ impl Clerk {
             if mapper.written.as_ref() == Some(&mapper.kept) {
                 continue;
             }
-            // A struct of texts and numbers always has a JSON form.
-            let payload = Bytes::from(serde_json::to_vec(&mapper.kept).unwrap_or_default());
-            mapper.written = Some(mapper.kept.clone());
-            let topic = format!("{KEPT}{protocol}");
-            self.parts.broker.publish(Own { topic, payload, qos: 1, retain: true, kept: true, ..Own::default() });
+            drop(mapper.keep(protocol, &self.parts.broker));
         }
+    }
+}
+
+impl Mapper {
+    /// Writes it down; tells whether it is on disk, once that is known.
+    fn keep(&mut self, protocol: &str, broker: &Broker) -> oneshot::Receiver<bool> {
+        // A struct of texts and numbers always has a JSON form.
+        let payload = Bytes::from(serde_json::to_vec(&self.kept).unwrap_or_default());
+        self.written = Some(self.kept.clone());
+        let topic = format!("{KEPT}{protocol}");
+        broker.publish_then(Own { topic, payload, qos: 1, retain: true, kept: true, ..Own::default() })
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tests::eventually;
 use tests::gateway::{Gateway, Home};
 use tests::kube_mapper::{AUTHORITIES, KubeMapper};
-use tests::mqtt::{Watch, publish, retained_of};
+use tests::mqtt::{Watch, publish, publish_with, retained_of};
 
 const PRESS: &str = r#"apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
@@ -202,10 +202,14 @@ fn either_side_may_be_started_again() {
     let mut one = mapper(&home);
     one.register("opcua", true);
     one.serve(true);
+    let kept = || retained_of(gateway.port(), &["gateway/dmi/opcua"]).remove(0).payload;
+    let registered = kept();
     publish(gateway.port(), "twin/press-1/desired/mode/set", "4");
     one.wait_for_calls(1);
-    // What was told is written down a moment later; a gateway that is killed before tells it once more.
-    std::thread::sleep(Duration::from_secs(3));
+    // What was told is kept a moment later, and a gateway that is killed before would tell it once more. What is acknowledged
+    // after it is on disk after it.
+    eventually("what was told to be kept", || (kept() != registered).then_some(()));
+    assert!(publish_with(gateway.port(), "test/marker", "1", &["-q", "1", "-r"]).status.success());
     // The gateway ends without a word. A mapper of the framework does not register again, and is found all the same.
     gateway.kill();
     let gateway = home.start();

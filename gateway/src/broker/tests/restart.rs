@@ -1,6 +1,7 @@
 //! What survives the end of one broker and the beginning of the next.
 
 use super::*;
+use crate::broker::Own;
 use crate::broker::shelf::{Change, Done, Inventory, ShelfError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,6 +141,20 @@ async fn a_publish_that_cannot_be_kept_is_never_acknowledged() {
             assert_eq!((first, &body[..3]), (0x40, &[0, 1, 0x83][..]));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_hears_whether_its_own_word_is_on_disk_once_that_is_known() {
+    let shelf = Arc::new(Slow::default());
+    let stage = stage_on(shelf.clone()).await;
+    let word = |kept| Own { topic: "own".into(), payload: "x".into(), qos: 1, retain: true, kept, ..Own::default() };
+    for (result, is_stored) in [(Ok(()), true), (Err(ShelfError::Store("disk full".to_owned())), false)] {
+        let mut told = stage.broker.publish_then(word(true));
+        assert!(told.try_recv().is_err(), "nothing is known yet");
+        shelf.answer(&result);
+        assert_eq!(told.await, Ok(is_stored));
+    }
+    assert!(stage.broker.publish_then(word(false)).await.is_err(), "of what is kept nowhere nothing is told");
 }
 
 impl Raw {

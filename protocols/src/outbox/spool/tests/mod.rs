@@ -76,8 +76,7 @@ fn while_the_link_keeps_up_nothing_is_written_but_a_ceiling_now_and_then() {
     for _ in 0..5_000 {
         world.push(Class::Metric, 100);
         world.wait(100);
-        world.store(true);
-        world.store(true);
+        world.stored();
         while world.send() {}
         world.arrive(0, true, true);
     }
@@ -91,8 +90,7 @@ fn while_the_link_is_away_rows_go_to_disk_in_groups_and_come_back_in_order() {
     for _ in 0..10_000 {
         world.push(Class::Metric, 100);
         world.wait(20);
-        world.store(true);
-        world.store(true);
+        world.stored();
     }
     assert!(world.writes <= 250, "{} writes in 200 s", world.writes);
     assert!(world.spool.counts(world.now).memory_bytes < 64 << 10);
@@ -110,8 +108,7 @@ fn while_the_link_is_away_rows_go_to_disk_in_groups_and_come_back_in_order() {
             }
         }
         world.arrive(0, true, true);
-        world.store(true);
-        world.store(true);
+        world.stored();
         world.wait(100);
     }
     assert_eq!((last, world.received.len()), (10_000, 10_000));
@@ -128,14 +125,12 @@ fn a_link_that_is_up_and_slow_sends_readings_to_disk_and_stays_within_memory() {
     let mut world = World::new(64 << 20, 8 << 10);
     world.link(true);
     world.push(Class::Metric, 100);
-    world.store(true);
-    world.store(true);
+    world.stored();
     assert!(world.send());
     for _ in 0..2_000 {
         world.push(Class::Metric, 10_000);
         world.wait(10);
-        world.store(true);
-        world.store(true);
+        world.stored();
         assert!(world.spool.counts(world.now).memory_bytes <= MEMORY_BYTES + (1 << 20));
     }
     assert!(world.now.tick > SLOW_MS && world.rows.len() > 1_000);
@@ -173,8 +168,7 @@ fn metrics_are_given_up_before_alarms_and_the_cap_is_kept() {
             world.push(Class::Alarm, 100);
         }
         world.wait(1_000);
-        world.store(true);
-        world.store(true);
+        world.stored();
         let stored: usize = world.rows.values().map(Row::bytes).sum();
         assert!(stored <= 100_000 + 60_000, "a deletion may wait for its company: {stored}");
     }
@@ -192,8 +186,7 @@ fn what_is_too_old_is_given_up_by_the_spools_own_clock() {
     world.push(Class::Metric, 10);
     world.push(Class::Alarm, 10);
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     // A wall clock that jumps a year ahead, and one that was never set, expire nothing.
     for wall in [NOON_MS + 365 * 86_400_000, 5_000] {
         world.now.wall = Timestamp::from_ms(wall);
@@ -215,8 +208,7 @@ fn the_time_switched_off_counts_when_both_clocks_were_set() {
     let mut world = World::new(1 << 20, 8 << 10);
     world.push(Class::Metric, 10);
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     world.now = Now { tick: 3, wall: Timestamp::from_ms(NOON_MS + 2 * 86_400_000) };
     world.kill(false);
     world.settle();
@@ -229,8 +221,7 @@ fn what_was_in_memory_when_the_gateway_was_killed_is_a_gap_and_no_number_comes_t
     world.link(true);
     for _ in 0..20 {
         world.push(Class::Metric, 10);
-        world.store(true);
-        world.store(true);
+        world.stored();
     }
     world.kill(false);
     world.push(Class::Metric, 10);
@@ -265,8 +256,7 @@ fn rows_that_vanish_from_the_store_are_told() {
         world.push(Class::Metric, 10);
     }
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     let gone: BTreeSet<u64> = (10..20).chain([255, 256, 257]).chain(590..=600).collect();
     world.rows.retain(|(_, seq), _| !gone.contains(seq));
     world.settle();
@@ -282,8 +272,7 @@ fn rows_that_are_being_read_while_the_link_flaps_do_not_overtake_those_in_flight
         world.push(Class::Metric, 10);
     }
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     world.link(true);
     (0..2).for_each(|_| world.load());
     assert!(world.send());
@@ -303,8 +292,7 @@ fn of_two_sendings_in_flight_neither_is_forgotten_before_the_first_is_accepted()
         world.push(Class::Metric, 100);
     }
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     world.link(true);
     (0..2).for_each(|_| world.load());
     assert!(world.send() && world.send() && !world.send());
@@ -344,8 +332,7 @@ fn a_gap_that_was_told_is_not_told_again_with_the_numbers_around_it() {
     world.link(true);
     world.push(Class::Metric, 10);
     world.spool.missed(Class::Metric);
-    world.store(true);
-    world.store(true);
+    world.stored();
     assert!(world.send());
     world.arrive(0, true, true);
     assert_eq!(world.told[&(Class::Metric, 2)].to_seq, 2);
@@ -353,8 +340,7 @@ fn a_gap_that_was_told_is_not_told_again_with_the_numbers_around_it() {
     world.settle();
     world.check();
     assert_eq!(world.told[&(Class::Metric, 1)].to_seq, 1);
-    world.store(true);
-    world.store(true);
+    world.stored();
     assert!(world.gaps.is_empty(), "what was told leaves the disk: {:?}", world.gaps);
 }
 
@@ -366,8 +352,7 @@ fn alarms_do_not_wait_behind_metrics_nor_metrics_behind_alarms() {
         world.push(Class::Alarm, 100);
     }
     world.wait(1_000);
-    world.store(true);
-    world.store(true);
+    world.stored();
     world.link(true);
     (0..4).for_each(|_| world.load());
     assert!((0..4).all(|_| world.send()) && !world.send(), "two of each are in flight");

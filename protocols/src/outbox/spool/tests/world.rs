@@ -96,6 +96,12 @@ impl World {
         }
     }
 
+    /// Hands over, and it is on disk.
+    pub(super) fn stored(&mut self) {
+        self.store(true);
+        self.store(true);
+    }
+
     pub(super) fn commit(&mut self) {
         self.writes += usize::from(!self.storing.is_empty());
         for op in std::mem::take(&mut self.storing) {
@@ -225,8 +231,7 @@ impl World {
         self.link(true);
         for _ in 0..2_000 {
             self.wait(300);
-            self.store(true);
-            self.store(true);
+            self.stored();
             self.load();
             self.load();
             while self.send() || !self.flying.is_empty() {

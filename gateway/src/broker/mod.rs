@@ -32,6 +32,7 @@ mod tests;
 mod tls;
 mod tree;
 mod websocket;
+mod whole;
 mod word;
 
 use std::net::SocketAddr;

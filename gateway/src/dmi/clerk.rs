@@ -36,7 +36,10 @@ const QUEUE_WORDS: usize = 64;
 /// before tells it once more.
 const KEEP: Duration = Duration::from_millis(200);
 
-/// Where the marker comes back that ends what is retained.
+/// The clerk, on the broker.
+pub(super) const CLIENT: &str = "dmi";
+
+/// Where the markers come back that end what is retained.
 const MARKER: &str = "gateway/reply/dmi";
 
 /// Namespace (empty for the usual one) and name, as a mapper says them.
@@ -175,21 +178,13 @@ impl Clerk {
 
     /// Hears everything that is retained, then takes up the mappers that were there before.
     async fn begin(&mut self, bus: &mut Bus) -> Option<()> {
-        let marker = format!("{MARKER}/{}", uuid::Uuid::new_v4());
-        for filter in [format!("{KEPT}+"), format!("{}/+/desired/+", self.parts.root), marker.clone()] {
-            bus.out.send(Outgoing::Subscribe(filter)).await.ok()?;
-        }
-        let own = Message { topic: marker.clone(), ..Message::default() };
-        bus.out.send(Outgoing::Publish(own)).await.ok()?;
+        let filters = [format!("{KEPT}+"), format!("{}/+/desired/+", self.parts.root)];
+        let heard = self.parts.broker.hear_all(CLIENT, bus, MARKER, &filters).await?;
         let mut kept = Vec::new();
-        loop {
-            match bus.incoming.recv().await? {
-                Incoming::Message(message) if message.topic == marker => break,
-                Incoming::Message(message) => match message.topic.strip_prefix(KEPT) {
-                    Some(protocol) => kept.push((protocol.to_owned(), message.payload)),
-                    None => drop(self.on_wish(&message)),
-                },
-                _ => {}
+        for message in heard {
+            match message.topic.strip_prefix(KEPT) {
+                Some(protocol) => kept.push((protocol.to_owned(), message.payload)),
+                None => drop(self.on_wish(&message)),
             }
         }
         bus.out.send(Outgoing::Unsubscribe(format!("{KEPT}+"))).await.ok()?;

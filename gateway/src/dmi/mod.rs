@@ -138,7 +138,7 @@ impl Dmi {
         let (served, watched) = watch::channel(Arc::new(Served::of(around.config)));
         let (calls, asked) = mpsc::channel(QUEUE_CALLS);
         // `admin`, because a mapper reports for any device of its protocol.
-        let bus = around.broker.attach("dmi", "admin");
+        let bus = around.broker.attach(clerk::CLIENT, "admin");
         let clerk = clerk::Clerk::new(clerk::Parts {
             root: around.config.twin.root.clone(),
             broker: Arc::clone(around.broker),

@@ -39,6 +39,12 @@ pub const KEPT: &str = "gateway/kubeedge/";
 /// Where the twins' answers to this room's wishes come. It is not below [`KEPT`], and nobody's secret.
 const ANSWERS: &str = "gateway/reply/kubeedge";
 
+/// Where the markers come back that end what is retained; no answer comes there.
+const MARKER: &str = "gateway/reply/kubeedge-marker";
+
+/// The service, on the broker.
+const CLIENT: &str = "kubeedge";
+
 /// Starts the service. It ends with `stop`.
 pub fn start(
     settings: KubeEdge,
@@ -50,7 +56,7 @@ pub fn start(
 ) -> Window {
     let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
     // `admin`, because the twins answer on a topic of this room's choice.
-    let bus = broker.attach("kubeedge", "admin");
+    let bus = broker.attach(CLIENT, "admin");
     let service = service::Service::new(settings, config.twin.root.clone(), broker.clone(), devices, clock);
     tokio::spawn(service.run(bus, queue, stop));
     Window::new(requests)

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Backed, Entry, Kept, Pending, follow_status, member};
-use super::{ANSWER_MS, ANSWERS, KEEP_MS, KEPT};
+use super::{ANSWER_MS, ANSWERS, CLIENT, KEEP_MS, KEPT, MARKER};
 use crate::broker::desk::{Request, Verdict};
 use crate::broker::{Broker, Own};
 
@@ -87,7 +87,6 @@ impl Service {
 
     /// Hears everything that is retained, then knows the devices.
     async fn begin(&mut self, bus: &mut Bus) -> Option<()> {
-        let marker = format!("{ANSWERS}/{}", uuid::Uuid::new_v4());
         let filters = [
             format!("{KEPT}+"),
             format!("{}/+/reported/+", self.root),
@@ -95,19 +94,8 @@ impl Service {
             format!("{}/+/status", self.root),
             format!("{ANSWERS}/#"),
         ];
-        for filter in filters {
-            bus.out.send(Outgoing::Subscribe(filter)).await.ok()?;
-        }
-        let own = Message { topic: marker.clone(), ..Message::default() };
-        bus.out.send(Outgoing::Publish(own)).await.ok()?;
-        let mut heard = Vec::new();
-        loop {
-            match bus.incoming.recv().await? {
-                Incoming::Message(message) if message.topic == marker => break,
-                Incoming::Message(message) => heard.push(message),
-                _ => {}
-            }
-        }
+        let broker = Arc::clone(&self.broker);
+        let heard = broker.hear_all(CLIENT, bus, MARKER, &filters).await?;
         for message in heard.iter().filter(|message| message.topic.starts_with(KEPT)) {
             self.on_kept(message);
         }

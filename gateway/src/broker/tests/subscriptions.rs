@@ -1,6 +1,9 @@
 //! Subscriptions, retained messages, shared subscriptions.
 
+use mappers::bus::Incoming;
+
 use super::*;
+use crate::broker::Own;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mqtt_3_8_4_filters_are_answered_one_by_one() {
@@ -229,4 +232,32 @@ async fn mqtt_3_10_4_after_unsubscribe_nothing_new_comes() {
     raw.silent().await;
     raw.publish_with(0, 0, &[], "a/b", "x").await;
     raw.message().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_the_gateway_hears_all_that_is_retained_before_it_begins() {
+    let stage = stage().await;
+    let say = |topic: String| {
+        let payload = vec![b'x'; 200].into();
+        stage.broker.publish(Own { topic, payload, qos: 1, retain: true, ..Own::default() });
+    };
+    // More than is taken at once, and so little that a marker would overtake it only now and then.
+    for count in [3_000, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1] {
+        (0..count).for_each(|at| say(format!("all/{at}")));
+        let mut bus = stage.broker.attach("part", "admin");
+        let filters = ["all/+".to_owned()];
+        let heard = stage.broker.hear_all("part", &mut bus, "gateway/reply/part", &filters);
+        let heard = timeout(SOON, heard).await.unwrap().unwrap();
+        assert!(heard.len() >= count && heard.iter().all(|message| message.topic.starts_with("all/")));
+        let said = "all/live".to_owned();
+        stage.broker.publish(Own { topic: said.clone(), payload: "1".into(), ..Own::default() });
+        assert!(
+            matches!(timeout(SOON, bus.incoming.recv()).await, Ok(Some(Incoming::Message(live))) if live.topic == said)
+        );
+        drop(bus);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        (0..count).for_each(|at| {
+            stage.broker.publish(Own { topic: format!("all/{at}"), qos: 1, retain: true, ..Own::default() })
+        });
+    }
 }
